@@ -477,6 +477,36 @@ impl Refusal {
         }
     }
 
+    /// The service it is about, where it is known.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::ServiceUnknown { service }
+            | Self::OtherTrustDomain { service, .. }
+            | Self::Definition { service, .. }
+            | Self::VersionBlocked { service, .. }
+            | Self::SpawnBudget { service, .. }
+            | Self::SpawnFailed { service, .. } => Some(service),
+            Self::FramingVersion { .. }
+            | Self::FrameTooLong { .. }
+            | Self::FrameCutShort { .. }
+            | Self::FrameTooLate { .. }
+            | Self::NotAFrame(_)
+            | Self::EnvelopeVersion { .. }
+            | Self::FrameKind { .. }
+            | Self::PayloadProtocol { .. }
+            | Self::PayloadEncoding { .. }
+            | Self::Payload { .. }
+            | Self::Draining { .. }
+            | Self::FdPressure
+            | Self::RateLimited { .. }
+            | Self::ProtocolRange { .. }
+            | Self::BadField { .. }
+            | Self::FieldTooLong { .. }
+            | Self::PeerPid { .. }
+            | Self::Internal { .. } => None,
+        }
+    }
+
     /// The row's stable word, for metrics and logs.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -1,0 +1,263 @@
+//! The backends a broker knows: one entry per (service, version), and what state each is in.
+//!
+//! Invariant: an entry has at most one process, because only an entry that is `Absent` or `Failed` is
+//! ever started. The entry's waiters share the outcome of that one start.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use broker_protocol::{Capabilities, ServiceName, SpawnFailure, Version};
+use foldhash::fast::RandomState;
+
+use super::budget::SpawnBudget;
+use crate::admission::ConnectionKey;
+use crate::handoff::BackendSlot;
+use crate::hello::BackendHandoff;
+use crate::metrics::SeriesId;
+use crate::services::Definition;
+use crate::time::{Monotonic, UnixMillis};
+
+/// How a backend came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The broker started it.
+    Started,
+    /// It ran already and was registered.
+    Registered,
+}
+
+/// Why the broker ends a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Nobody asked for it during its idle timeout.
+    Idle,
+    /// The broker shuts down.
+    Shutdown,
+}
+
+/// A process that answered its probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveBackend {
+    /// Its process id, where it is known.
+    pub pid: Option<u32>,
+    /// Where it listens.
+    pub endpoint: String,
+    /// How it came to be known.
+    pub origin: Origin,
+    /// Whether it takes passed connections.
+    pub handoff: BackendHandoff,
+}
+
+/// What a backend is doing (behaviour.md 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    /// There is none.
+    Absent,
+    /// A registered endpoint is being probed.
+    Probing,
+    /// A process is being started.
+    Spawning,
+    /// It is there.
+    Running(LiveBackend),
+    /// It was told to end.
+    Draining(LiveBackend, StopReason),
+    /// The last start failed.
+    Failed(SpawnFailure),
+}
+
+impl BackendState {
+    /// The state's stable word, as `status` shows it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Probing | Self::Spawning => "spawning",
+            Self::Running(_) => "running",
+            Self::Draining(..) => "draining",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// The process, where there is one that answered its probe.
+    pub const fn live(&self) -> Option<&LiveBackend> {
+        match self {
+            Self::Running(live) | Self::Draining(live, _) => Some(live),
+            Self::Absent | Self::Probing | Self::Spawning | Self::Failed(_) => None,
+        }
+    }
+}
+
+/// An endpoint that the operator, or the backend itself, told the broker of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The service it serves.
+    pub service: ServiceName,
+    /// The version it serves.
+    pub version: Version,
+    /// Where it listens.
+    pub endpoint: String,
+    /// Where it takes offers, if it does.
+    pub handoff_endpoint: Option<String>,
+}
+
+/// A client that waits for a start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) connection: ConnectionKey,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) keepalive_secs: u64,
+    pub(crate) arrived: Monotonic,
+    pub(crate) deadline: Monotonic,
+}
+
+/// One (service, version).
+#[derive(Debug)]
+pub struct Backend {
+    pub(crate) slot: BackendSlot,
+    pub(crate) service: ServiceName,
+    pub(crate) version: Version,
+    pub(crate) state: BackendState,
+    pub(crate) budget: SpawnBudget,
+    pub(crate) definition: Option<Arc<Definition>>,
+    pub(crate) registration: Option<Registration>,
+    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) series: SeriesId,
+    pub(crate) last_hello: Option<(Monotonic, UnixMillis)>,
+    pub(crate) last_error: Option<String>,
+    pub(crate) idle_check: Option<Monotonic>,
+    pub(crate) kill_at: Option<Monotonic>,
+}
+
+impl Backend {
+    /// Its place in the table.
+    pub const fn slot(&self) -> BackendSlot {
+        self.slot
+    }
+
+    /// The service.
+    pub const fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// The version.
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// What it is doing.
+    pub const fn state(&self) -> &BackendState {
+        &self.state
+    }
+
+    /// Its spawn budget.
+    pub const fn budget(&self) -> &SpawnBudget {
+        &self.budget
+    }
+
+    /// When it was last asked for.
+    pub fn last_hello(&self) -> Option<UnixMillis> {
+        self.last_hello.map(|(_, unix)| unix)
+    }
+
+    /// What went wrong last.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// How many clients wait for it.
+    pub const fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether the broker answers for its process: it was started here and may still run.
+    pub(crate) const fn is_ours_to_stop(&self) -> bool {
+        match &self.state {
+            BackendState::Spawning => true,
+            BackendState::Running(live) | BackendState::Draining(live, _) => {
+                matches!(live.origin, Origin::Started)
+            }
+            BackendState::Absent | BackendState::Probing | BackendState::Failed(_) => false,
+        }
+    }
+}
+
+/// Every backend the broker knows.
+#[derive(Debug, Default)]
+pub(crate) struct BackendTable {
+    backends: HashMap<BackendSlot, Backend, RandomState>,
+    index: HashMap<(ServiceName, Version), BackendSlot, RandomState>,
+    next_slot: u32,
+}
+
+impl BackendTable {
+    pub(crate) fn get_mut(&mut self, slot: BackendSlot) -> Option<&mut Backend> {
+        self.backends.get_mut(&slot)
+    }
+
+    pub(crate) fn get(&self, slot: BackendSlot) -> Option<&Backend> {
+        self.backends.get(&slot)
+    }
+
+    /// The entry of (service, version), made when there is none.
+    pub(crate) fn entry(
+        &mut self,
+        service: &ServiceName,
+        version: &Version,
+        series: impl FnOnce() -> SeriesId,
+    ) -> BackendSlot {
+        let key = (service.clone(), version.clone());
+        if let Some(slot) = self.index.get(&key) {
+            return *slot;
+        }
+        let slot = BackendSlot::new(self.next_slot);
+        self.next_slot = self.next_slot.wrapping_add(1);
+        self.index.insert(key, slot);
+        let backend = Backend {
+            slot,
+            service: service.clone(),
+            version: version.clone(),
+            state: BackendState::Absent,
+            budget: SpawnBudget::default(),
+            definition: None,
+            registration: None,
+            waiters: Vec::new(),
+            series: series(),
+            last_hello: None,
+            last_error: None,
+            idle_check: None,
+            kill_at: None,
+        };
+        self.backends.insert(slot, backend);
+        slot
+    }
+
+    pub(crate) fn remove(&mut self, slot: BackendSlot) {
+        if let Some(backend) = self.backends.remove(&slot) {
+            self.index.remove(&(backend.service, backend.version));
+        }
+    }
+
+    /// Every backend, in order of service and version.
+    pub(crate) fn sorted(&self) -> Vec<&Backend> {
+        let mut all: Vec<&Backend> = self.backends.values().collect();
+        all.sort_unstable_by(|left, right| {
+            (&left.service, &left.version).cmp(&(&right.service, &right.version))
+        });
+        all
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.values()
+    }
+
+    /// The slots of the backends that are ours to stop, in a stable order.
+    pub(crate) fn ours_to_stop(&self) -> Vec<BackendSlot> {
+        let mut slots: Vec<_> = self
+            .backends
+            .values()
+            .filter(|backend| backend.is_ours_to_stop())
+            .map(|backend| backend.slot)
+            .collect();
+        slots.sort_unstable();
+        slots
+    }
+}

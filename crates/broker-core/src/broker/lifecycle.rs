@@ -1,0 +1,392 @@
+//! Backends coming and going (behaviour.md 4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_protocol::wire::EventKind;
+use broker_protocol::{Refusal, ServiceName, Severity, SpawnFailure, SpawnStage};
+
+use super::{Action, Broker, Exit, KILL_AFTER, StartOrder, StopSignal};
+use crate::admission::ConnectionKey;
+use crate::backends::{Backend, BackendState, LiveBackend, Origin, SPAWN_ATTEMPTS, StopReason, Waiter};
+use crate::entropy::Entropy;
+use crate::events::EventDraft;
+use crate::handoff::BackendSlot;
+use crate::hello::{Admitted, BackendHandoff, Reply, Route};
+use crate::metrics::HelloOutcome;
+use crate::services::Definition;
+use crate::time::{Monotonic, Now};
+use crate::timers::Timer;
+
+/// Trace context of the Hello that causes a start.
+#[derive(Clone, Copy)]
+struct Trace<'a> {
+    parent: &'a str,
+    state: &'a str,
+}
+
+impl<E: Entropy> Broker<E> {
+    /// Makes sure that a backend without a process is on its way to one.
+    pub(super) fn bring_up(
+        &mut self,
+        now: Now,
+        slot: BackendSlot,
+        definition: Arc<Definition>,
+        admitted: &Admitted<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(backend) = self.backends.get_mut(slot) else {
+            return Err(Refusal::Internal { cause: "a backend vanished while it was looked up" });
+        };
+        backend.definition = Some(definition);
+        match (&backend.state, &backend.registration) {
+            (BackendState::Probing | BackendState::Spawning | BackendState::Draining(..), _) => Ok(()),
+            (BackendState::Running(_), _) => {
+                // Its route went with a definition that was taken away and has come back since.
+                Err(Refusal::Internal { cause: "a running backend has no route" })
+            }
+            (BackendState::Absent, Some(registration)) => {
+                let endpoint = registration.endpoint.clone();
+                backend.state = BackendState::Probing;
+                self.actions.push_back(Action::Probe { slot, endpoint });
+                Ok(())
+            }
+            (BackendState::Absent, None) | (BackendState::Failed(_), _) => {
+                let echo = admitted.request().echo;
+                self.start(now, slot, Trace { parent: echo.traceparent, state: echo.tracestate })
+            }
+        }
+    }
+
+    /// Starts a backend, if its budget allows (rows 17 and 18).
+    fn start(&mut self, now: Now, slot: BackendSlot, trace: Trace<'_>) -> Result<(), Refusal> {
+        let Some(backend) = self.backends.get_mut(slot) else { return Ok(()) };
+        let Some(definition) = backend.definition.clone() else {
+            return Err(Refusal::Internal { cause: "a backend without a definition was to be started" });
+        };
+        if let Err(retry_after) = backend.budget.try_spend(now.monotonic) {
+            return Err(Refusal::SpawnBudget {
+                service: backend.service.to_string(),
+                version: backend.version.clone(),
+                attempts: SPAWN_ATTEMPTS,
+                retry_after,
+            });
+        }
+        backend.state = BackendState::Spawning;
+        let version = backend.version.clone();
+        let draft = EventDraft::new(now, EventKind::SpawnAttempt, Severity::Info, &self.instance)
+            .service(backend.service.as_str())
+            .extra("version", &version)
+            .extra("attempt", backend.budget.attempts_used(now.monotonic));
+        self.emit(draft);
+        self.actions.push_back(Action::Start(StartOrder {
+            slot,
+            definition,
+            version,
+            traceparent: trace.parent.to_owned(),
+            tracestate: trace.state.to_owned(),
+        }));
+        Ok(())
+    }
+
+    /// A started backend answered its probe.
+    pub(super) fn started(&mut self, now: Now, slot: BackendSlot, pid: u32, endpoint: String) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        backend.budget.reset();
+        let series = backend.series;
+        let handoff = backend.definition.as_ref().map_or(BackendHandoff::DialOnly, |definition| {
+            handoff_of(definition.settings().handoff_endpoint.as_deref())
+        });
+        let live = LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started, handoff };
+        let draft = EventDraft::new(now, EventKind::Spawn, Severity::Info, &self.instance)
+            .service(backend.service.as_str())
+            .pid(Some(pid))
+            .extra("version", &backend.version);
+        self.metrics.spawned(series);
+        self.emit(draft);
+        self.now_running(now, slot, live);
+    }
+
+    /// A registered endpoint was probed: use it, or start a process as if it had never been there.
+    pub(super) fn probed(&mut self, now: Now, slot: BackendSlot, outcome: Result<u32, String>) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        match (outcome, &backend.registration) {
+            (Ok(pid), Some(registration)) => {
+                let live = LiveBackend {
+                    pid: Some(pid),
+                    endpoint: registration.endpoint.clone(),
+                    origin: Origin::Registered,
+                    handoff: handoff_of(registration.handoff_endpoint.as_deref()),
+                };
+                self.now_running(now, slot, live);
+            }
+            (Ok(_), None) => backend.state = BackendState::Absent,
+            (Err(cause), _) => {
+                backend.last_error = Some(cause);
+                backend.state = BackendState::Absent;
+                if backend.waiters.is_empty() {
+                    return;
+                }
+                if self.is_serving() {
+                    let trace = Trace { parent: "", state: "" };
+                    if let Err(refusal) = self.start(now, slot, trace) {
+                        self.refuse_waiters(now, slot, &refusal);
+                    }
+                } else {
+                    let remaining = self.drain_left(now);
+                    self.refuse_waiters(now, slot, &Refusal::Draining { remaining });
+                }
+            }
+        }
+        self.advance_drain(now);
+    }
+
+    fn now_running(&mut self, now: Now, slot: BackendSlot, live: LiveBackend) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        backend.last_error = None;
+        backend.last_hello = Some((now.monotonic, now.unix));
+        backend.state = BackendState::Running(live);
+        let idle_timeout =
+            backend.definition.as_ref().and_then(|definition| definition.settings().idle_timeout);
+        if let Some(idle_timeout) = idle_timeout.filter(|_| backend.is_ours_to_stop()) {
+            let due = now.monotonic.saturating_add(idle_timeout);
+            backend.idle_check = Some(due);
+            self.timers.set(due, Timer::Idle(slot));
+        }
+        let service = backend.service.clone();
+        self.restore_routes(&service);
+        self.answer_waiters(now, slot);
+        self.advance_drain(now);
+    }
+
+    /// Routes every running backend of a service that has a definition.
+    pub(super) fn restore_routes(&mut self, service: &ServiceName) {
+        let Some(definition) = self.handler.definition(service.as_str()) else { return };
+        let warnings = definition.settings().warnings.clone();
+        for backend in self.backends.iter().filter(|backend| backend.service == *service) {
+            if let BackendState::Running(live) = &backend.state {
+                let version = backend.version.clone();
+                let route = Route::new(version, live.endpoint.clone(), live.handoff, backend.slot, &warnings);
+                self.handler.add_route(service.as_str(), Arc::new(route));
+            }
+        }
+    }
+
+    fn answer_waiters(&mut self, now: Now, slot: BackendSlot) {
+        let waiters = self.take_waiters(slot);
+        let Some(backend) = self.backends.get(slot) else { return };
+        let Some(live) = backend.state.live() else { return };
+        let (service, version, series) = (backend.service.clone(), backend.version.clone(), backend.series);
+        let definition = self.handler.definition(service.as_str()).or(backend.definition.as_ref());
+        let settings = definition.map(|definition| definition.settings());
+        let policy_allows = settings.is_some_and(|settings| settings.handoff_enabled);
+        let warnings = settings.map_or(&[][..], |settings| &settings.warnings);
+        let route = Arc::new(Route::new(version, live.endpoint.clone(), live.handoff, slot, warnings));
+        for waiter in waiters {
+            let Waiter { connection, capabilities, keepalive_secs, arrived, .. } = waiter;
+            let reply =
+                self.handler.agree(now, Arc::clone(&route), policy_allows, capabilities, keepalive_secs);
+            let outcome = match &reply {
+                Reply::Negotiated(_) => HelloOutcome::Negotiated,
+                Reply::Refused(refusal) => HelloOutcome::Refused(refusal.code()),
+            };
+            self.metrics.hello(series, outcome, now.monotonic.duration_since(arrived));
+            self.actions.push_back(Action::Reply { connection, reply });
+        }
+    }
+
+    fn take_waiters(&mut self, slot: BackendSlot) -> Vec<Waiter> {
+        let Some(backend) = self.backends.get_mut(slot) else { return Vec::new() };
+        let waiters = std::mem::take(&mut backend.waiters);
+        for waiter in &waiters {
+            self.waiting.remove(&waiter.connection);
+            self.timers.cancel(waiter.deadline, Timer::Wait(slot, waiter.connection));
+        }
+        waiters
+    }
+
+    pub(super) fn refuse_waiters(&mut self, now: Now, slot: BackendSlot, refusal: &Refusal) {
+        for waiter in self.take_waiters(slot) {
+            let reply = self.refuse(now, waiter.arrived, "", refusal.clone());
+            self.actions.push_back(Action::Reply { connection: waiter.connection, reply });
+        }
+    }
+
+    /// A start came to nothing: everybody who waits shares that.
+    pub(super) fn start_failed(&mut self, now: Now, slot: BackendSlot, failure: SpawnFailure) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        backend.last_error = Some(failure.to_string());
+        backend.state = BackendState::Failed(failure.clone());
+        self.metrics.spawn_failed(backend.series);
+        let forget = backend.budget.window_end().unwrap_or(now.monotonic);
+        self.timers.set(forget, Timer::Forget(slot));
+        let kind = if failure.exit_status.is_some() || failure.signal.is_some() {
+            EventKind::DiedCrash
+        } else {
+            EventKind::SpawnAttempt
+        };
+        let (service, version) = (backend.service.to_string(), backend.version.clone());
+        let draft = EventDraft::new(now, kind, Severity::Error, &self.instance)
+            .service(&service)
+            .reason(failure.to_string())
+            .extra("version", &version)
+            .extra("stage", failure.stage.as_str());
+        self.emit(draft);
+        let refusal = Refusal::SpawnFailed { service, version, failure: Box::new(failure) };
+        self.refuse_waiters(now, slot, &refusal);
+        self.advance_drain(now);
+    }
+
+    /// A backend's process ended: its route goes, and whoever waits for its end gets a new one.
+    pub(super) fn exited(&mut self, now: Now, slot: BackendSlot, exit: Exit) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        let (live, stop) = match std::mem::replace(&mut backend.state, BackendState::Absent) {
+            BackendState::Running(live) => (live, None),
+            BackendState::Draining(live, reason) => (live, Some(reason)),
+            other => {
+                // Its end was told as a failed start, or it has none to tell.
+                backend.state = other;
+                return;
+            }
+        };
+        for (due, timer) in
+            [(backend.idle_check.take(), Timer::Idle(slot)), (backend.kill_at.take(), Timer::Kill(slot))]
+        {
+            if let Some(due) = due {
+                self.timers.cancel(due, timer);
+            }
+        }
+        self.handler.unregister(backend.service.as_str(), &backend.version);
+        let (kind, severity, reason) = obituary(exit, stop);
+        if kind == EventKind::DiedCrash {
+            backend.last_error = Some(reason.clone());
+        }
+        let draft = EventDraft::new(now, kind, severity, &self.instance)
+            .service(backend.service.as_str())
+            .pid(live.pid)
+            .reason(reason)
+            .extra("version", &backend.version);
+        self.emit(draft);
+        self.succeed(now, slot);
+        self.advance_drain(now);
+    }
+
+    /// What comes after a backend's end: a new start for those who wait, or nothing.
+    fn succeed(&mut self, now: Now, slot: BackendSlot) {
+        let Some(backend) = self.backends.get(slot) else { return };
+        if backend.waiters.is_empty() {
+            self.timers.set(now.monotonic, Timer::Forget(slot));
+            return;
+        }
+        let outcome = if self.is_serving() {
+            self.start(now, slot, Trace { parent: "", state: "" })
+        } else {
+            Err(Refusal::Draining { remaining: self.drain_left(now) })
+        };
+        if let Err(refusal) = outcome {
+            self.refuse_waiters(now, slot, &refusal);
+        }
+    }
+
+    /// A client's patience is over; the start goes on for the next one.
+    pub(super) fn wait_over(&mut self, now: Now, slot: BackendSlot, connection: ConnectionKey) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        let Some(at) = backend.waiters.iter().position(|waiter| waiter.connection == connection) else {
+            return;
+        };
+        let waiter = backend.waiters.swap_remove(at);
+        let waited = waiter.deadline.duration_since(waiter.arrived);
+        let cause =
+            format!("it is still being started after the {} ms that the client waits", waited.as_millis());
+        let refusal = Refusal::SpawnFailed {
+            service: backend.service.to_string(),
+            version: backend.version.clone(),
+            failure: Box::new(SpawnFailure::new(SpawnStage::Deadline, cause)),
+        };
+        self.waiting.remove(&connection);
+        let reply = self.refuse(now, waiter.arrived, "", refusal);
+        self.actions.push_back(Action::Reply { connection, reply });
+        self.advance_drain(now);
+    }
+
+    pub(super) fn idle_check(&mut self, now: Now, slot: BackendSlot) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        backend.idle_check = None;
+        match idle_until(backend) {
+            Some(due) if due > now.monotonic => {
+                backend.idle_check = Some(due);
+                self.timers.set(due, Timer::Idle(slot));
+            }
+            Some(_) => self.stop(now, slot, StopReason::Idle, KILL_AFTER),
+            None => {}
+        }
+    }
+
+    /// Asks a running backend to end, and kills it `patience` later.
+    pub(super) fn stop(&mut self, now: Now, slot: BackendSlot, reason: StopReason, patience: Duration) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        match std::mem::replace(&mut backend.state, BackendState::Absent) {
+            BackendState::Running(live) if live.origin == Origin::Started => {
+                backend.state = BackendState::Draining(live, reason);
+            }
+            other => {
+                backend.state = other;
+                return;
+            }
+        }
+        if let Some(due) = backend.idle_check.take() {
+            self.timers.cancel(due, Timer::Idle(slot));
+        }
+        let due = now.monotonic.saturating_add(patience);
+        backend.kill_at = Some(due);
+        self.timers.set(due, Timer::Kill(slot));
+        self.handler.unregister(backend.service.as_str(), &backend.version);
+        self.actions.push_back(Action::Signal { slot, signal: StopSignal::Terminate });
+    }
+
+    pub(super) fn kill(&mut self, slot: BackendSlot) {
+        if let Some(backend) = self.backends.get_mut(slot).filter(|backend| backend.is_ours_to_stop()) {
+            backend.kill_at = None;
+            self.actions.push_back(Action::Signal { slot, signal: StopSignal::Kill });
+        }
+    }
+
+    /// Drops an entry that remembers nothing any more, so that made-up versions leave nothing behind.
+    pub(super) fn forget(&mut self, now: Now, slot: BackendSlot) {
+        let Some(backend) = self.backends.get(slot) else { return };
+        let remembers = backend.registration.is_some() || backend.budget.attempts_used(now.monotonic) > 0;
+        if Self::is_idle_entry(&backend.state) && backend.waiters.is_empty() && !remembers {
+            self.backends.remove(slot);
+        }
+    }
+}
+
+/// A backend takes passed connections where it named an endpoint for the offers.
+fn handoff_of(endpoint: Option<&str>) -> BackendHandoff {
+    if endpoint.is_some() { BackendHandoff::Accepts } else { BackendHandoff::DialOnly }
+}
+
+/// When a running backend will have been idle for long enough.
+fn idle_until(backend: &Backend) -> Option<Monotonic> {
+    let timeout = backend.definition.as_ref()?.settings().idle_timeout?;
+    let (last, _) = backend.last_hello?;
+    matches!(backend.state, BackendState::Running(_)).then(|| last.saturating_add(timeout))
+}
+
+/// The event of a backend's end.
+fn obituary(exit: Exit, stop: Option<StopReason>) -> (EventKind, Severity, String) {
+    let how = match exit {
+        Exit::Status(status) => format!("exited with status {status}"),
+        Exit::Signal(signal) => format!("ended by signal {signal}"),
+        Exit::Unknown => "ended".to_owned(),
+    };
+    match (stop, exit) {
+        (Some(StopReason::Idle), _) => (EventKind::DiedIdle, Severity::Info, format!("idle; {how}")),
+        (Some(StopReason::Shutdown), _) => {
+            (EventKind::DiedShutdown, Severity::Info, format!("told to stop; {how}"))
+        }
+        (None, Exit::Status(0)) => (EventKind::DiedShutdown, Severity::Info, how),
+        (None, Exit::Status(_) | Exit::Signal(_) | Exit::Unknown) => {
+            (EventKind::DiedCrash, Severity::Error, how)
+        }
+    }
+}

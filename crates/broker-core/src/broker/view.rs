@@ -1,0 +1,56 @@
+//! Looking at a broker: what the admin verbs and the metrics show.
+
+use broker_protocol::BoundedEvent;
+
+use super::{Broker, BrokerConfig};
+use crate::backends::Backend;
+use crate::entropy::Entropy;
+use crate::metrics::Metrics;
+use crate::time::Now;
+
+impl<E: Entropy> Broker<E> {
+    /// What it was made with.
+    pub const fn config(&self) -> &BrokerConfig {
+        &self.config
+    }
+
+    /// Every backend it knows, in order of service and version.
+    pub fn backends(&self) -> Vec<&Backend> {
+        self.backends.sorted()
+    }
+
+    /// Connections open right now.
+    pub fn connections_open(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Hellos that wait for a start right now.
+    pub fn hellos_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether Hellos are refused for want of descriptors.
+    pub fn is_under_descriptor_pressure(&self, now: Now) -> bool {
+        self.pressure.is_demoted(now.monotonic)
+    }
+
+    /// The last events, oldest first.
+    pub fn recent_events(&self) -> impl Iterator<Item = &BoundedEvent> {
+        self.recent.iter()
+    }
+
+    /// All numbers.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Services with a loaded definition.
+    pub fn services_loaded(&self) -> usize {
+        self.handler.services()
+    }
+
+    /// Peers that the rate limiter remembers.
+    pub fn known_peers(&self) -> usize {
+        self.handler.known_peers()
+    }
+}

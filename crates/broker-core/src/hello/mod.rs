@@ -1,0 +1,14 @@
+//! A Hello, from decoded frame to reply: decode, admit, negotiate.
+//!
+//! [`HelloHandler`] is the whole negotiation in memory and of use on its own;
+//! [`Broker`](crate::broker::Broker) adds starting backends, draining and everything with a lifetime.
+
+mod handler;
+mod reply;
+mod request;
+mod route;
+
+pub use handler::{DEFAULT_KEEPALIVE, HandoffPlatform, HelloConfig, HelloHandler, Verdict};
+pub use reply::{Negotiation, Reply};
+pub use request::{Admitted, HelloRequest, Request};
+pub use route::{BackendHandoff, Route};

@@ -1,0 +1,75 @@
+//! Where a live backend is, ready to be told to clients.
+
+use broker_protocol::{RoutePrefix, Version};
+
+use crate::handoff::BackendSlot;
+
+/// Whether a backend takes connections that the broker passes to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendHandoff {
+    /// It has an endpoint or a control connection for offers.
+    Accepts,
+    /// Clients dial it.
+    DialOnly,
+}
+
+/// A live backend, as clients of one (service, version) see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    version: Version,
+    endpoint: String,
+    handoff: BackendHandoff,
+    slot: BackendSlot,
+    warnings: Box<[String]>,
+    prefix: RoutePrefix,
+}
+
+impl Route {
+    /// A route to the backend in `slot`, with the warnings its clients should see.
+    pub fn new(
+        version: Version,
+        endpoint: impl Into<String>,
+        handoff: BackendHandoff,
+        slot: BackendSlot,
+        warnings: &[String],
+    ) -> Self {
+        let endpoint = endpoint.into();
+        let prefix = RoutePrefix::new(&version.to_string(), &endpoint, warnings);
+        Self { version, endpoint, handoff, slot, warnings: warnings.into(), prefix }
+    }
+
+    /// The same route with other warnings.
+    pub fn with_warnings(&self, warnings: &[String]) -> Self {
+        Self::new(self.version.clone(), self.endpoint.clone(), self.handoff, self.slot, warnings)
+    }
+
+    /// The backend's version.
+    pub const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Whether it takes passed connections.
+    pub const fn handoff(&self) -> BackendHandoff {
+        self.handoff
+    }
+
+    /// Its place in the backend table.
+    pub const fn slot(&self) -> BackendSlot {
+        self.slot
+    }
+
+    /// What an operator should look at.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What is the same in every reply that names it.
+    pub const fn prefix(&self) -> &RoutePrefix {
+        &self.prefix
+    }
+}

@@ -1,0 +1,272 @@
+//! What happened, in numbers; rendering them is somebody else's.
+//!
+//! Invariant: the label sets are bounded. A series exists for services with a definition and for
+//! versions with a backend; everything else, and everything past [`MAX_SERIES`], is counted under
+//! [`OTHER`].
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use broker_protocol::wire::ErrorCode;
+use foldhash::fast::RandomState;
+
+/// The label value of what has no series of its own.
+pub const OTHER: &str = "other";
+/// Series kept, the one for everything else included.
+pub const MAX_SERIES: usize = 4_096;
+/// Upper bounds of the histogram's buckets; one more bucket takes what is longer.
+pub const BUCKETS: [Duration; 14] = [
+    Duration::from_micros(10),
+    Duration::from_micros(25),
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+];
+
+/// How long something took, how often.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BUCKETS.len() + 1],
+    sum: Duration,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn observe(&mut self, duration: Duration) {
+        let bucket = BUCKETS.iter().position(|bound| duration <= *bound).unwrap_or(BUCKETS.len());
+        self.counts[bucket] += 1;
+        self.sum = self.sum.saturating_add(duration);
+    }
+
+    /// Adds what another one counted.
+    pub fn add(&mut self, other: &Self) {
+        for (own, others) in self.counts.iter_mut().zip(other.counts) {
+            *own += others;
+        }
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    /// How many fell into each bucket, the one without an upper bound last. Not cumulative.
+    pub const fn counts(&self) -> &[u64; BUCKETS.len() + 1] {
+        &self.counts
+    }
+
+    /// All durations together.
+    pub const fn sum(&self) -> Duration {
+        self.sum
+    }
+}
+
+/// How a Hello ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloOutcome {
+    /// Negotiated.
+    Negotiated,
+    /// Refused with this code.
+    Refused(ErrorCode),
+}
+
+/// How many outcomes there are: negotiated, and the ten codes.
+const OUTCOMES: usize = 11;
+
+impl HelloOutcome {
+    const fn index(self) -> usize {
+        match self {
+            Self::Negotiated => 0,
+            Self::Refused(code) => 1 + code as usize,
+        }
+    }
+
+    /// The outcome's label value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Negotiated => "negotiated",
+            Self::Refused(code) => match code {
+                ErrorCode::Unspecified => "unspecified",
+                ErrorCode::ErrorVersionUnsupported => "version_unsupported",
+                ErrorCode::ErrorServiceUnknown => "service_unknown",
+                ErrorCode::ErrorBackendSpawnFailed => "backend_spawn_failed",
+                ErrorCode::ErrorRateLimited => "rate_limited",
+                ErrorCode::ErrorShuttingDown => "shutting_down",
+                ErrorCode::ErrorPeerRejected => "peer_rejected",
+                ErrorCode::ErrorInternal => "internal",
+                ErrorCode::ErrorVersionBlocked => "version_blocked",
+                ErrorCode::ErrorFdPressure => "fd_pressure",
+            },
+        }
+    }
+
+    /// Every outcome.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let codes = (0..10).filter_map(|code| ErrorCode::try_from(code).ok()).map(Self::Refused);
+        std::iter::once(Self::Negotiated).chain(codes)
+    }
+}
+
+/// Which series something is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesId(usize);
+
+impl SeriesId {
+    /// The series of everything that has none of its own.
+    pub const OTHER: Self = Self(0);
+}
+
+/// The numbers of one (service, version).
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    service: Box<str>,
+    version: Box<str>,
+    hellos: [u64; OUTCOMES],
+    hello_duration: Histogram,
+    spawns_succeeded: u64,
+    spawns_failed: u64,
+}
+
+impl Series {
+    /// The `service` label.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+
+    /// The `version` label.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Hellos that ended like this.
+    pub const fn hellos(&self, outcome: HelloOutcome) -> u64 {
+        self.hellos[outcome.index()]
+    }
+
+    /// Time from accept to the reply being ready.
+    pub const fn hello_duration(&self) -> &Histogram {
+        &self.hello_duration
+    }
+
+    /// Starts that ended with a ready backend, and those that did not.
+    pub const fn spawns(&self) -> (u64, u64) {
+        (self.spawns_succeeded, self.spawns_failed)
+    }
+}
+
+/// All numbers of a broker.
+#[derive(Debug)]
+pub struct Metrics {
+    series: Vec<Series>,
+    index: HashMap<(Box<str>, Box<str>), SeriesId, RandomState>,
+    rate_limited: u64,
+    peer_rejected: HashMap<&'static str, u64, RandomState>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let other = Series { service: OTHER.into(), version: OTHER.into(), ..Series::default() };
+        Self {
+            series: vec![other],
+            index: HashMap::default(),
+            rate_limited: 0,
+            peer_rejected: HashMap::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// The series of a loaded service and a version of it, made on first use.
+    pub(crate) fn series_of(&mut self, service: &str, version: &str) -> SeriesId {
+        let key = (Box::from(service), Box::from(version));
+        if let Some(id) = self.index.get(&key) {
+            return *id;
+        }
+        if self.series.len() == MAX_SERIES {
+            return SeriesId::OTHER;
+        }
+        let id = SeriesId(self.series.len());
+        self.series.push(Series { service: key.0.clone(), version: key.1.clone(), ..Series::default() });
+        self.index.insert(key, id);
+        id
+    }
+
+    pub(crate) fn hello(&mut self, id: SeriesId, outcome: HelloOutcome, took: Duration) {
+        let series = &mut self.series[id.0];
+        series.hellos[outcome.index()] += 1;
+        series.hello_duration.observe(took);
+    }
+
+    pub(crate) fn spawned(&mut self, id: SeriesId) {
+        self.series[id.0].spawns_succeeded += 1;
+    }
+
+    pub(crate) fn spawn_failed(&mut self, id: SeriesId) {
+        self.series[id.0].spawns_failed += 1;
+    }
+
+    pub(crate) const fn rate_limited(&mut self) {
+        self.rate_limited += 1;
+    }
+
+    pub(crate) fn peer_rejected(&mut self, reason: &'static str) {
+        *self.peer_rejected.entry(reason).or_default() += 1;
+    }
+
+    /// Every series, the one for everything else first.
+    pub fn series(&self) -> &[Series] {
+        &self.series
+    }
+
+    /// Hellos refused because a peer's budget was spent.
+    pub const fn rate_limited_total(&self) -> u64 {
+        self.rate_limited
+    }
+
+    /// Peers and their requests turned away, by reason.
+    pub fn peer_rejected_total(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.peer_rejected.iter().map(|(reason, count)| (*reason, *count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+        let mut histogram = Histogram::default();
+        histogram.observe(BUCKETS[0]);
+        histogram.observe(BUCKETS[0] + Duration::from_nanos(1));
+        histogram.observe(BUCKETS[13] + Duration::from_nanos(1));
+        assert_eq!(histogram.counts()[..2], [1, 1]);
+        assert_eq!(histogram.counts()[BUCKETS.len()], 1);
+        assert_eq!(histogram.sum(), BUCKETS[0] * 2 + BUCKETS[13] + Duration::from_nanos(2));
+    }
+
+    #[test]
+    fn the_number_of_series_is_bounded() {
+        let mut metrics = Metrics::default();
+        let last = (1..MAX_SERIES).map(|n| metrics.series_of("cache", &n.to_string())).last().unwrap();
+        assert_eq!(last, SeriesId(MAX_SERIES - 1));
+        assert_eq!(metrics.series_of("cache", "one-more"), SeriesId::OTHER);
+        assert_eq!(metrics.series_of("cache", "1"), SeriesId(1), "what has a series keeps it");
+        assert_eq!(metrics.series().len(), MAX_SERIES);
+    }
+
+    #[test]
+    fn every_outcome_has_a_label_and_a_place_of_its_own() {
+        let labels: std::collections::BTreeSet<_> = HelloOutcome::all().map(HelloOutcome::label).collect();
+        assert_eq!(labels.len(), OUTCOMES);
+        let mut metrics = Metrics::default();
+        for outcome in HelloOutcome::all() {
+            metrics.hello(SeriesId::OTHER, outcome, Duration::ZERO);
+        }
+        assert!(HelloOutcome::all().all(|outcome| metrics.series()[0].hellos(outcome) == 1));
+    }
+}
