@@ -1,1 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
 
+pub mod descriptor;
+pub mod endpoint;
+pub mod fd_passing;
+pub mod files;
+pub mod frame_io;
+pub mod identity;
+pub mod limits;
+pub mod listener;
+pub mod lock;
+pub mod peer;
+pub mod private_dir;
+pub mod probe;
+#[cfg(feature = "tokio")]
+pub mod process;
+pub mod stream;
+#[allow(unsafe_code)]
+mod sys;
+mod unsupported;
+
+pub use unsupported::Unsupported;

@@ -1,0 +1,111 @@
+//! Files that others must not have tampered with: looking, opening and replacing them.
+//!
+//! For definitions, manifests and the like. What a fact permits is decided elsewhere. Invariants:
+//! the facts of an opened file are those of that very file, the last component is never followed
+//! where the name says so, and a replaced file is at every moment either the old or the new one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::sys::files as sys;
+
+/// What lies at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link, not followed.
+    Symlink,
+    /// A socket.
+    Socket,
+    /// A device, a FIFO or what else there is.
+    Other,
+}
+
+/// What the file system says about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// What it is.
+    pub kind: FileKind,
+    /// Size in bytes.
+    pub size: u64,
+    /// Time of the last modification, in nanoseconds since the Unix epoch.
+    pub modified_ns: i128,
+    /// Inode number.
+    pub inode: u64,
+    /// Id of the device it lies on.
+    pub device: u64,
+    /// The owner's user id; 0 where there is none.
+    pub owner: u32,
+    /// Whether its group or everybody may write to it.
+    pub writable_by_others: bool,
+}
+
+/// The facts about what lies at `path`; a symbolic link is not followed.
+///
+/// # Errors
+/// There is nothing, or it cannot be reached.
+pub fn facts(path: &Path) -> io::Result<FileFacts> {
+    sys::facts(path)
+}
+
+/// Opens a file for reading, and the facts about it. A symbolic link as the last component is refused.
+///
+/// Opening never blocks, not even on a FIFO: check [`FileFacts::kind`] before reading.
+///
+/// # Errors
+/// There is nothing, it is a symbolic link (`ELOOP`), or it may not be read.
+pub fn open_no_follow(path: &Path) -> io::Result<(File, FileFacts)> {
+    sys::open_no_follow(path)
+}
+
+/// Whether this process may execute what lies at `path`.
+pub fn is_executable(path: &Path) -> bool {
+    sys::is_executable(path)
+}
+
+/// Replaces a file's content, mode 0600: temporary file, fsync, rename, fsync of the directory.
+///
+/// Who reads meanwhile sees the old content or the new, never a part; so does everybody after a power
+/// failure. On failure the old content stays and the temporary file is removed.
+///
+/// # Errors
+/// The directory cannot be written to or the disk is full.
+pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        let message = format!("expected the path of a file, got {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    };
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let mut temporary_name = std::ffi::OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(format!(".{:016x}.tmp", u64::from_ne_bytes(random)));
+    let mut temporary = Temporary { path: dir.join(temporary_name), is_renamed: false };
+    let mut file = sys::create_private(&temporary.path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    std::fs::rename(&temporary.path, path)?;
+    temporary.is_renamed = true;
+    sys::sync_dir(dir)
+}
+
+/// Removes the temporary file, unless it has become the real one.
+struct Temporary {
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            // A leftover would be harmless, and the failure that led here is the one to report.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

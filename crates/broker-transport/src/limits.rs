@@ -1,0 +1,58 @@
+//! How many descriptors this process has open and may have.
+//!
+//! Figures for metrics and for start-up; pressure itself shows where an accept fails
+//! ([`AcceptError`](crate::listener::AcceptError)). Invariant: a limit is only ever raised, and a
+//! spawned child gets the original one back.
+
+use std::io;
+
+use crate::sys::limits as sys;
+
+/// Open descriptors and how many there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorUsage {
+    /// Open now.
+    pub open: u64,
+    /// The soft limit (`RLIMIT_NOFILE`); `u64::MAX` when there is none.
+    pub limit: u64,
+}
+
+impl DescriptorUsage {
+    /// The used share, from 0 to 1.
+    pub fn ratio(self) -> f64 {
+        if self.limit == 0 { 1.0 } else { self.open as f64 / self.limit as f64 }
+    }
+}
+
+/// Counts this process's descriptors.
+///
+/// # Errors
+/// The listing of `/proc/self/fd` fails, for instance because no descriptor is left to read it with.
+pub fn descriptor_usage() -> io::Result<DescriptorUsage> {
+    sys::descriptor_usage()
+}
+
+/// Raises the soft limit of descriptors to the hard one and returns it.
+///
+/// Children that this crate starts get the former limit, as programs that use `select` break above 1024.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    sys::raise_descriptor_limit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_file_is_counted_and_the_limit_can_be_raised() {
+        let usage = descriptor_usage().unwrap();
+        assert!(usage.open >= 3 && usage.open <= usage.limit);
+        assert!(usage.ratio() > 0.0 && usage.ratio() <= 1.0);
+        let raised = raise_descriptor_limit().unwrap();
+        assert!(raised >= usage.limit);
+        assert_eq!(descriptor_usage().unwrap().limit, raised);
+    }
+}

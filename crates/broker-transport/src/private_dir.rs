@@ -1,0 +1,152 @@
+//! Directories that are the user's alone (behaviour.md, sections 3 and 6).
+//!
+//! Sockets, locks and definitions are only as safe as the directory they lie in. Invariant: after
+//! [`ensure_private_dir`] the directory is a real one (no link), owned by this user, and writable by
+//! nobody else; and below a directory that everybody may write to, such as `/tmp`, every component is.
+//! The walk goes from descriptor to descriptor, so what was checked is what is used further down.
+//!
+//! A directory that is too open is refused, never repaired: whoever opened it may have used it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::sys::private_dir as sys;
+
+/// Why a directory cannot be used as a private one.
+#[derive(Debug, Error)]
+pub enum PrivateDirError {
+    /// A relative path could mean anything.
+    #[error("expected an absolute path to a directory, got {}", path.display())]
+    NotAbsolute {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A symbolic link, where only the directory itself will do.
+    #[error("{} is a symbolic link, expected a directory; remove it or name its target", path.display())]
+    Symlink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Something else lies there.
+    #[error("{} is not a directory; remove it or choose another place", path.display())]
+    NotADirectory {
+        /// What lies there.
+        path: PathBuf,
+    },
+    /// Somebody else's.
+    #[error(
+        "{} belongs to user {owner}, expected user {expected}; remove it or choose another place",
+        path.display()
+    )]
+    ForeignOwner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+        /// This process's effective user id.
+        expected: u32,
+    },
+    /// Others may write to it.
+    #[error("{0} has mode {mode:04o}, so others may write to it; run `chmod 700 {0}`", path.display())]
+    WritableByOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Everybody may rename what lies in a directory further up.
+    #[error(
+        "{} has mode {mode:04o}, so anybody may replace what lies below it; choose another place, \
+         or have its owner set the sticky bit",
+        path.display()
+    )]
+    UnsafeParent {
+        /// The directory further up.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Locks and sockets do not work across machines.
+    #[error("{} lies on the network file system {filesystem}; choose a local place", path.display())]
+    Network {
+        /// The path.
+        path: PathBuf,
+        /// The file system's name.
+        filesystem: &'static str,
+    },
+    /// The system refused.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Makes sure that `path` is a private directory, creating it and missing parents with mode 0700.
+///
+/// # Errors
+/// [`PrivateDirError`] names the path that is not as it should be, and what to do.
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use broker_transport::private_dir::{check_private_dir, ensure_private_dir};
+///
+/// let place = tempfile::tempdir()?;
+/// let dir = place.path().join("running-process/broker");
+/// ensure_private_dir(&dir)?;
+/// check_private_dir(&dir)?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn ensure_private_dir(path: &Path) -> Result<(), PrivateDirError> {
+    sys::walk(path, Missing::Create)
+}
+
+/// Checks what [`ensure_private_dir`] ensures, and changes nothing.
+///
+/// # Errors
+/// As [`ensure_private_dir`]; [`PrivateDirError::Io`] of kind `NotFound` when it does not exist.
+pub fn check_private_dir(path: &Path) -> Result<(), PrivateDirError> {
+    sys::walk(path, Missing::Refuse)
+}
+
+/// Refuses a path on a file system where locks and sockets do not reach every process that sees them.
+///
+/// Refused are NFS, SMB/CIFS, AFS, Coda, NCP, 9P (the Windows drives of WSL among it), Ceph, Lustre,
+/// GPFS, GFS2, OCFS2 and PanFS. A FUSE file system does not say whether it is remote and passes. For
+/// a path that does not exist, its nearest existing parent counts.
+///
+/// # Errors
+/// [`PrivateDirError::Network`], or [`PrivateDirError::Io`] when it cannot be found out.
+pub fn refuse_network_filesystem(path: &Path) -> Result<(), PrivateDirError> {
+    let mut candidate = path;
+    loop {
+        match (sys::network_filesystem(candidate), candidate.parent()) {
+            (Ok(None), _) => return Ok(()),
+            (Ok(Some(filesystem)), _) => {
+                return Err(PrivateDirError::Network { path: path.to_path_buf(), filesystem });
+            }
+            (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => candidate = parent,
+            (Err(source), _) => {
+                return Err(PrivateDirError::Io {
+                    operation: "find out the file system of",
+                    path: candidate.to_path_buf(),
+                    source,
+                });
+            }
+        }
+    }
+}
+
+/// What to do where a component is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Create,
+    Refuse,
+}

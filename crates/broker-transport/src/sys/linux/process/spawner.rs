@@ -1,0 +1,240 @@
+//! The one thread that forks, and reaps what nobody waits for.
+//!
+//! Linux sends a child its parent-death signal when the *thread* that forked it ends
+//! (PR_SET_PDEATHSIG(2const)). Invariant: all forks happen on this thread, and it never ends before the
+//! process does. Nothing here decides; requests come over a queue and answers go back.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use tokio::sync::oneshot;
+
+use super::child::{ChildProcess, kill_group};
+use super::exec::{REPORT_LEN, Stage, fork_and_exec};
+use super::pidfd;
+use super::plan::{Plan, prepare};
+use crate::process::{ExecFailure, SpawnCommand, SpawnError};
+
+/// The one of this process, once it was started.
+static RUNNING: Mutex<Option<Spawner>> = Mutex::new(None);
+
+/// Starts processes. Clones and further starts share the one thread of this process.
+#[derive(Clone, Debug)]
+pub struct Spawner {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<VecDeque<Request>>,
+    /// An eventfd that is readable when the queue is not empty.
+    wake: OwnedFd,
+}
+
+#[derive(Debug)]
+enum Request {
+    Spawn(Box<SpawnCommand>, oneshot::Sender<Result<RawChild, SpawnError>>),
+    Reap(Orphan),
+}
+
+/// A child as the thread made it.
+#[derive(Debug)]
+pub(super) struct RawChild {
+    pub(super) pid: u32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// A child that nobody waits for any more.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    pid: u32,
+    pidfd: OwnedFd,
+    is_unwanted: bool,
+}
+
+impl Orphan {
+    /// One that may live on; it is reaped when it ends.
+    pub(super) const fn to_await(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, is_unwanted: false }
+    }
+
+    /// One that nobody ever knew of; it is killed with its process group.
+    pub(super) const fn to_kill(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, is_unwanted: true }
+    }
+}
+
+impl Spawner {
+    /// The spawner of this process, started if need be.
+    ///
+    /// Where SIGCHLD is ignored, its default disposition is restored: an ignored one would make the
+    /// kernel reap children behind our back, and their exit status would be lost.
+    ///
+    /// # Errors
+    /// No thread or descriptor is left.
+    pub fn start() -> io::Result<Self> {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spawner) = &*running {
+            return Ok(spawner.clone());
+        }
+        keep_children_waitable();
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake }) };
+        let shared = Arc::clone(&spawner.shared);
+        std::thread::Builder::new().name("broker-spawner".into()).spawn(move || serve(&shared))?;
+        Ok(running.insert(spawner).clone())
+    }
+
+    /// Starts a process. It is the program already when this returns: exec has succeeded.
+    ///
+    /// Cancelling may leave it unstarted, or kills it right away.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; nothing is left behind.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn spawn(&self, command: SpawnCommand) -> Result<ChildProcess, SpawnError> {
+        let program = command.program.clone();
+        let failure = |source| SpawnError::Setup { program, stage: "watch the child", source };
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Spawn(Box::new(command), answer));
+        match answered.await {
+            Ok(child) => ChildProcess::adopt(child?, self).map_err(failure),
+            // The thread does not end, so this does not happen; if it did, it would be no panic.
+            Err(gone) => Err(failure(io::Error::other(gone))),
+        }
+    }
+
+    pub(super) fn reap(&self, orphan: Orphan) {
+        self.send(Request::Reap(orphan));
+    }
+
+    fn send(&self, request: Request) {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(request);
+        // An eventfd refuses only when its counter is full: then the thread has news already.
+        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+    }
+}
+
+fn serve(shared: &Shared) {
+    block_all_signals();
+    let mut orphans: Vec<Orphan> = Vec::new();
+    loop {
+        while let Some(request) = next(shared) {
+            match request {
+                Request::Spawn(command, answer) if !answer.is_closed() => {
+                    if let Err(Ok(RawChild { pid, pidfd, .. })) = answer.send(spawn(*command)) {
+                        orphans.push(kill(Orphan::to_kill(pid, pidfd)));
+                    }
+                }
+                Request::Spawn(..) => {}
+                Request::Reap(orphan) => orphans.push(kill(orphan)),
+            }
+        }
+        // A failed reap leaves nothing to wait for.
+        orphans.retain(|orphan| matches!(pidfd::reap(orphan.pidfd.as_fd()), Ok(None)));
+        let mut descriptors = vec![PollFd::new(&shared.wake, PollFlags::IN)];
+        descriptors.extend(orphans.iter().map(|orphan| PollFd::new(&orphan.pidfd, PollFlags::IN)));
+        // Interrupted or out of memory: the loop looks again.
+        let _ = poll(&mut descriptors, None);
+        let _ = rustix::io::read(&shared.wake, &mut [0; 8]);
+    }
+}
+
+fn next(shared: &Shared) -> Option<Request> {
+    shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+}
+
+fn kill(orphan: Orphan) -> Orphan {
+    if orphan.is_unwanted {
+        // It may have ended by itself.
+        let _ = kill_group(orphan.pid);
+    }
+    orphan
+}
+
+fn spawn(command: SpawnCommand) -> Result<RawChild, SpawnError> {
+    let (plan, ends) = prepare(command)?;
+    let program = plan.program_path();
+    let setup = |stage, source| SpawnError::Setup { program: plan.program_path(), stage, source };
+    let pid = fork_and_exec(&plan).map_err(|source| setup("fork", source))?.unsigned_abs();
+    // Nobody else reaps it, so its pid is its own until we do.
+    let pidfd = pidfd::open(pid);
+    // The child has its own copies; the report ends only when ours is closed, too.
+    drop::<Plan>(plan);
+    let setup = |stage, source| SpawnError::Setup { program: program.clone(), stage, source };
+    let failure = match (read_report(ends.report), pidfd) {
+        (Ok(None), Ok(pidfd)) => return Ok(RawChild { pid, pidfd, stderr: ends.stderr }),
+        (Ok(Some((Stage::Exec, source))), _) => {
+            SpawnError::Exec { program: program.clone(), failure: exec_failure(&source), source }
+        }
+        (Ok(Some((stage, source))), _) => setup(stage.text(), source),
+        (_, Err(errno)) => setup("watch the child", errno.into()),
+        (Err(source), _) => setup("hear from the child", source),
+    };
+    discard(pid);
+    Err(failure)
+}
+
+/// Kills and reaps a child that came to nothing.
+fn discard(pid: u32) {
+    let _ = kill_group(pid);
+    let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    // Before it began its session it is in our own group, where `kill_group` finds nobody.
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    while let Err(Errno::INTR) = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()) {}
+}
+
+/// What a child reports before it exits; `None` when exec has closed the report.
+fn read_report(report: OwnedFd) -> io::Result<Option<(Stage, io::Error)>> {
+    let mut bytes = Vec::with_capacity(REPORT_LEN);
+    std::fs::File::from(report).read_to_end(&mut bytes)?;
+    match bytes[..] {
+        [] => Ok(None),
+        [stage, a, b, c, d] => {
+            let error = io::Error::from_raw_os_error(i32::from_ne_bytes([a, b, c, d]));
+            Ok(Some((Stage::from_number(stage).unwrap_or(Stage::Exec), error)))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a child's report was cut")),
+    }
+}
+
+fn exec_failure(error: &io::Error) -> ExecFailure {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOENT | Errno::NOTDIR) => ExecFailure::NotFound,
+        Some(Errno::ACCESS | Errno::PERM) => ExecFailure::PermissionDenied,
+        Some(Errno::NOEXEC) => ExecFailure::WrongFormat,
+        Some(Errno::TXTBSY) => ExecFailure::Busy,
+        _ => ExecFailure::Other,
+    }
+}
+
+/// This thread handles no signal; and what it forks starts with all of them blocked.
+fn block_all_signals() {
+    // SAFETY: the set is initialised by `sigfillset` before it is used, and only this thread's mask
+    // changes.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+}
+
+fn keep_children_waitable() {
+    // SAFETY: both structures are initialised, by zeroing and by the first call; a handler that
+    // somebody installed is left alone.
+    unsafe {
+        let mut current: libc::sigaction = std::mem::zeroed();
+        let is_known = libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut current) == 0;
+        if is_known && current.sa_sigaction == libc::SIG_IGN {
+            current.sa_sigaction = libc::SIG_DFL;
+            libc::sigaction(libc::SIGCHLD, &raw const current, std::ptr::null_mut());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A child's stderr, from its pipe into its ring.
+//!
+//! Invariant: whoever reads the pipe holds the ring's lock, so that chunks stay in order; nobody waits
+//! while holding it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::process::StderrRing;
+
+const CHUNK: usize = 4096;
+
+/// Most chunks that one look takes: a flooding child must not keep its reader for ever. More than any
+/// pipe holds by default (pipe(7): 64 KiB).
+const CHUNKS_AT_ONCE: usize = 64;
+
+pub(super) struct StderrPipe {
+    receiver: Receiver,
+    ring: StderrRing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is left for now.
+    Empty,
+    /// There may be more.
+    More,
+    /// Every writer is gone.
+    Ended,
+}
+
+impl StderrPipe {
+    /// Starts reading, for as long as anybody has the pipe open: a child never waits for its reader.
+    pub(super) fn start(pipe: OwnedFd, ring: StderrRing) -> io::Result<Arc<Self>> {
+        let receiver = Receiver::from_owned_fd(pipe)?;
+        let pipe = Arc::new(Self { receiver, ring });
+        tokio::spawn(Arc::clone(&pipe).read_all());
+        Ok(pipe)
+    }
+
+    /// Takes what is in the pipe right now. What a process wrote before it died is there by then.
+    pub(super) fn drain(&self) {
+        for _ in 0..CHUNKS_AT_ONCE {
+            match self.take_chunk() {
+                Ok(State::More) => {}
+                Ok(State::Empty | State::Ended) | Err(_) => return,
+            }
+        }
+    }
+
+    async fn read_all(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.receiver.readable().await {
+                tracing::debug!(%error, "a child's stderr is no longer read");
+                return;
+            }
+            let taken = self.receiver.try_io(|| match self.take_chunk()? {
+                State::Empty => Err(io::ErrorKind::WouldBlock.into()),
+                state => Ok(state),
+            });
+            match taken {
+                Ok(State::Ended) => return,
+                Ok(State::More | State::Empty) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a child's stderr cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_chunk(&self) -> io::Result<State> {
+        let mut chunk = [0; CHUNK];
+        let mut ring = self.ring.lock();
+        match rustix::io::read(self.receiver.as_fd(), &mut chunk) {
+            Ok(0) => Ok(State::Ended),
+            Ok(length) => {
+                ring.push(&chunk[..length]);
+                Ok(State::More)
+            }
+            Err(Errno::WOULDBLOCK) => Ok(State::Empty),
+            Err(Errno::INTR) => Ok(State::More),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The operating systems, behind one face.
+//!
+//! The only place with `cfg(target…)` and with `unsafe`. `unix` holds what is plain POSIX, `linux` and
+//! `macos` what is theirs, `windows` its own; the portable modules of this crate name only what is
+//! re-exported here. Invariant: every platform module offers the same names with the same types, and
+//! one that cannot do something says so with [`Unsupported`](crate::Unsupported).
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use self::linux as os;
+
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(target_os = "macos")]
+use self::macos as os;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use self::windows as os;
+
+#[cfg(not(target_os = "linux"))]
+mod no_identity;
+#[cfg(all(not(target_os = "linux"), feature = "tokio"))]
+pub(crate) mod no_process;
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+compile_error!("broker-transport knows Linux, macOS and Windows");
+
+#[cfg(feature = "tokio")]
+pub(crate) use self::os::process;
+pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
+pub(crate) use self::os::{PLATFORM, files, identity, limits, listener, lock, private_dir, stream};

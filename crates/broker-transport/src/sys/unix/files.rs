@@ -1,0 +1,58 @@
+//! Files by `stat`, `open` and `fsync`.
+//!
+//! Invariant: nothing here follows a symbolic link as the last component, but [`is_executable`].
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{Access, OFlags};
+
+use crate::files::{FileFacts, FileKind};
+
+const NANOS_PER_SECOND: i128 = 1_000_000_000;
+const GROUP_OR_OTHER_WRITE: u32 = 0o022;
+
+pub(crate) fn facts(path: &Path) -> io::Result<FileFacts> {
+    Ok(facts_of(&path.symlink_metadata()?))
+}
+
+pub(crate) fn open_no_follow(path: &Path) -> io::Result<(File, FileFacts)> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    let facts = facts_of(&file.metadata()?);
+    Ok((file, facts))
+}
+
+pub(crate) fn is_executable(path: &Path) -> bool {
+    rustix::fs::access(path, Access::EXEC_OK).is_ok()
+}
+
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn facts_of(metadata: &Metadata) -> FileFacts {
+    let file_type = metadata.file_type();
+    FileFacts {
+        kind: match file_type {
+            _ if file_type.is_file() => FileKind::Regular,
+            _ if file_type.is_dir() => FileKind::Directory,
+            _ if file_type.is_symlink() => FileKind::Symlink,
+            _ if file_type.is_socket() => FileKind::Socket,
+            _ => FileKind::Other,
+        },
+        size: metadata.size(),
+        modified_ns: i128::from(metadata.mtime()) * NANOS_PER_SECOND + i128::from(metadata.mtime_nsec()),
+        inode: metadata.ino(),
+        device: metadata.dev(),
+        owner: metadata.uid(),
+        writable_by_others: metadata.mode() & GROUP_OR_OTHER_WRITE != 0,
+    }
+}

@@ -1,0 +1,39 @@
+//! Descriptor limits by the listing of the own descriptors and `getrlimit` (getrlimit(2)).
+//!
+//! Invariant: the limit that this process started with is never forgotten once it was raised.
+
+use std::io;
+use std::sync::OnceLock;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::super::os;
+use crate::limits::DescriptorUsage;
+
+/// The limit before it was raised, for children.
+static ORIGINAL: OnceLock<(Option<u64>, Option<u64>)> = OnceLock::new();
+
+pub(crate) fn descriptor_usage() -> io::Result<DescriptorUsage> {
+    // One of the entries is the listing's own descriptor.
+    let listed = std::fs::read_dir(os::OWN_DESCRIPTORS)?.count() as u64;
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    Ok(DescriptorUsage { open: listed.saturating_sub(1), limit })
+}
+
+pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    ORIGINAL.get_or_init(|| (current, maximum));
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    Ok(maximum.unwrap_or(u64::MAX))
+}
+
+/// The limits that a child starts with, where this process's own are no longer the original ones.
+#[cfg(all(target_os = "linux", feature = "tokio"))]
+pub(crate) fn original_limit() -> Option<libc::rlimit> {
+    let to_raw = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
+    ORIGINAL
+        .get()
+        .map(|(current, maximum)| libc::rlimit { rlim_cur: to_raw(*current), rlim_max: to_raw(*maximum) })
+}

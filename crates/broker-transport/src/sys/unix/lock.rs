@@ -1,0 +1,162 @@
+//! The instance lock by `flock` (flock(2)).
+//!
+//! `flock` belongs to the open file, so it can be handed to a successor together with the descriptor
+//! (`brokerd upgrade`), which the POSIX record locks cannot. Invariant: the locked file is the one at
+//! the path; a holder that goes removes it while it still holds the lock.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use crate::lock::{LockEntry, LockError};
+
+/// Longest entry that is read: two numbers and a socket path fit with room to spare.
+const MAX_ENTRY: u64 = 1024;
+
+/// The lock of one endpoint, held until it is dropped. The lock file is removed then.
+#[derive(Debug)]
+pub struct InstanceLock {
+    /// `None` once the descriptor was taken out.
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl InstanceLock {
+    /// Acquires the lock file at `path`, which lies in a private directory, for `endpoint`.
+    ///
+    /// Does not wait. A file that a dead holder left behind is taken over.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] names the holder; [`LockError::NotAFile`] for a symbolic link or the like.
+    pub fn acquire(path: &Path, endpoint: &str) -> Result<Self, LockError> {
+        loop {
+            let file = open(path)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(LockError::Held { path: path.to_path_buf(), pid: holder(file) });
+                }
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(failure("lock", path, errno.into())),
+            }
+            // Between open and flock the former holder may have removed the file; what is locked then
+            // is a file that nobody else will ever find.
+            match path.symlink_metadata() {
+                Ok(found) if is_same(&file, &found) => return Self::begin(file, path, endpoint),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(failure("look at", path, source)),
+            }
+        }
+    }
+
+    /// Takes over a lock that a predecessor handed on with [`InstanceLock::into_descriptor`].
+    ///
+    /// # Errors
+    /// The descriptor is not the file at `path`, or another process holds the lock.
+    pub fn from_descriptor(descriptor: OwnedFd, path: &Path, endpoint: &str) -> Result<Self, LockError> {
+        let file = File::from(descriptor);
+        let found = path.symlink_metadata().map_err(|source| failure("look at", path, source))?;
+        if !is_same(&file, &found) {
+            return Err(LockError::NotAFile { path: path.to_path_buf(), found: "another file" });
+        }
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Self::begin(file, path, endpoint),
+            Err(Errno::WOULDBLOCK) => Err(LockError::Held { path: path.to_path_buf(), pid: holder(file) }),
+            Err(errno) => Err(failure("lock", path, errno.into())),
+        }
+    }
+
+    /// The descriptor that carries the lock, for a successor. The file stays, and so does the lock as
+    /// long as a copy of the descriptor is open.
+    pub fn into_descriptor(mut self) -> Option<OwnedFd> {
+        self.file.take().map(OwnedFd::from)
+    }
+
+    /// A copy of the descriptor that carries the lock: whoever holds one keeps the lock alive.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone_descriptor(&self) -> io::Result<OwnedFd> {
+        match &self.file {
+            Some(file) => file.try_clone().map(OwnedFd::from),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn begin(mut file: File, path: &Path, endpoint: &str) -> Result<Self, LockError> {
+        let text = LockEntry::of_this_process(endpoint).to_text();
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(text.as_bytes())
+        };
+        write(&mut file).map_err(|source| failure("write", path, source))?;
+        Ok(Self { file: Some(file), path: path.to_path_buf() })
+    }
+}
+
+impl Drop for InstanceLock {
+    fn drop(&mut self) {
+        let Some(file) = &self.file else { return };
+        // While the lock is held, nobody else replaces the file: the check cannot be overtaken.
+        if self.path.symlink_metadata().is_ok_and(|found| is_same(file, &found))
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the lock file stays behind");
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, LockError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags.cast_signed())
+        .open(path);
+    let not_a_file = |found| LockError::NotAFile { path: path.to_path_buf(), found };
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => {
+            return Err(match Errno::from_io_error(&error) {
+                Some(Errno::LOOP) => not_a_file("a symbolic link"),
+                Some(Errno::ISDIR) => not_a_file("a directory"),
+                Some(Errno::NXIO) => not_a_file("a socket or FIFO"),
+                _ => failure("open", path, error),
+            });
+        }
+    };
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(file),
+        Ok(_) => Err(not_a_file("something else")),
+        Err(source) => Err(failure("look at", path, source)),
+    }
+}
+
+fn is_same(file: &File, found: &std::fs::Metadata) -> bool {
+    file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
+}
+
+fn holder(file: File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(MAX_ENTRY).read_to_string(&mut text).ok()?;
+    LockEntry::parse(&text).map(|entry| entry.pid)
+}
+
+fn failure(operation: &'static str, path: &Path, source: io::Error) -> LockError {
+    LockError::Io { operation, path: path.to_path_buf(), source }
+}

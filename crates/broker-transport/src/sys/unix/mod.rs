@@ -1,0 +1,17 @@
+//! What is plain POSIX, shared by Linux and macOS.
+//!
+//! What differs between them comes from `super::os`.
+
+#[cfg(feature = "tokio")]
+mod async_listener;
+#[cfg(feature = "tokio")]
+mod async_stream;
+pub(crate) mod files;
+pub(crate) mod limits;
+pub(crate) mod listener;
+pub(crate) mod lock;
+pub(crate) mod private_dir;
+mod socket;
+pub(crate) mod stream;
+
+pub use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as BorrowedDescriptor, OwnedFd as OwnedDescriptor};

@@ -1,0 +1,153 @@
+//! Addresses, connecting, and single reads and writes on Unix sockets.
+//!
+//! Invariant: an address is checked against the platform's limit here, so it is never cut.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::cmsg_space;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SocketAddrUnix,
+};
+
+use super::super::os;
+use crate::endpoint::Platform;
+use crate::fd_passing::{FdPassError, MAX_DESCRIPTORS, Received};
+use crate::stream::{ConnectError, ConnectErrorKind};
+
+/// The address of a path; `None` when it does not fit.
+pub(crate) fn address(path: &Path) -> io::Result<Option<SocketAddrUnix>> {
+    if path.as_os_str().is_empty() {
+        // The empty address would mean "any free abstract name".
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty path names no socket"));
+    }
+    if path.as_os_str().as_bytes().len() > Platform::CURRENT.max_endpoint_len() {
+        return Ok(None);
+    }
+    Ok(Some(SocketAddrUnix::new(path)?))
+}
+
+/// Connects a fresh socket. Without a timeout it does not wait: a full queue is `Busy`.
+pub(crate) fn connect(path: &Path, waiting: Waiting) -> Result<OwnedFd, ConnectError> {
+    let other = |source| ConnectError::new(path, ConnectErrorKind::Other, source);
+    let too_long = || ConnectError::new(path, ConnectErrorKind::TooLong, Errno::NAMETOOLONG.into());
+    let address = address(path).map_err(other)?.ok_or_else(too_long)?;
+    let socket = os::socket::stream_socket().map_err(other)?;
+    if let Waiting::UpTo(timeout) = waiting {
+        rustix::io::ioctl_fionbio(&socket, false).map_err(|errno| other(errno.into()))?;
+        // The send timeout bounds a blocking connect, too (socket(7), SO_SNDTIMEO).
+        set_socket_timeout(&socket, Timeout::Send, timeout).map_err(|errno| other(errno.into()))?;
+    }
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => break,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(ConnectError::new(path, kind(errno), errno.into())),
+        }
+    }
+    if let Waiting::UpTo(_) = waiting {
+        set_socket_timeout(&socket, Timeout::Send, None).map_err(|errno| other(errno.into()))?;
+    }
+    Ok(socket)
+}
+
+/// Whether a connect waits for room in the listener's queue.
+#[derive(Clone, Copy)]
+pub(crate) enum Waiting {
+    /// It does not; the socket is non-blocking.
+    No,
+    /// It does, without end where there is no time; the socket is blocking.
+    UpTo(Option<Duration>),
+}
+
+fn kind(errno: Errno) -> ConnectErrorKind {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR => ConnectErrorKind::NotFound,
+        Errno::CONNREFUSED => ConnectErrorKind::Refused,
+        Errno::ACCESS | Errno::PERM => ConnectErrorKind::PermissionDenied,
+        Errno::NAMETOOLONG => ConnectErrorKind::TooLong,
+        Errno::AGAIN | Errno::TIMEDOUT => ConnectErrorKind::Busy,
+        _ => ConnectErrorKind::Other,
+    }
+}
+
+/// One read.
+pub(crate) fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| rustix::io::read(socket, &mut *buffer))
+}
+
+/// One write, with descriptors on its first byte.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    if descriptors.is_empty() {
+        return uninterrupted(|| rustix::net::send(socket, bytes, os::socket::SEND_FLAGS));
+    }
+    uninterrupted(|| {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(Errno::TOOMANYREFS);
+        }
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, os::socket::SEND_FLAGS)
+    })
+}
+
+/// One read, with the descriptors that ride on it.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    max_descriptors: usize,
+) -> Result<Received, FdPassError> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = uninterrupted(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, os::socket::RECV_FLAGS)
+    })?;
+    let mut descriptors = Vec::new();
+    for ancillary in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = ancillary {
+            descriptors.extend(received);
+        }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(FdPassError::Cut);
+    }
+    if descriptors.len() > max_descriptors {
+        return Err(FdPassError::Surplus { expected: max_descriptors, actual: descriptors.len() });
+    }
+    for descriptor in &descriptors {
+        os::socket::secure_received(descriptor)?;
+    }
+    Ok(Received { len: message.bytes, descriptors })
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Sets whether calls on a socket wait.
+pub(crate) fn set_blocking_mode(socket: impl AsFd, mode: BlockingMode) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(socket, matches!(mode, BlockingMode::NonBlocking))?)
+}
+
+/// Whether calls on a socket wait.
+#[derive(Clone, Copy)]
+pub(crate) enum BlockingMode {
+    Blocking,
+    NonBlocking,
+}

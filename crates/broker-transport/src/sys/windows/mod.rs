@@ -1,0 +1,66 @@
+//! Windows: names and places work, everything else is still missing and says so.
+//!
+//! Invariant: a type that cannot be made here has no value.
+
+pub(crate) mod files;
+pub(crate) mod identity;
+pub(crate) mod listener;
+pub(crate) mod lock;
+pub(crate) mod stream;
+
+use std::io;
+pub use std::os::windows::io::{
+    AsHandle as AsDescriptor, BorrowedHandle as BorrowedDescriptor, OwnedHandle as OwnedDescriptor,
+};
+
+#[cfg(feature = "tokio")]
+pub(crate) use super::no_process as process;
+use crate::endpoint::Platform;
+use crate::unsupported::Unsupported;
+
+pub(crate) const PLATFORM: Platform = Platform::Windows;
+
+fn unsupported<T>(operation: &'static str) -> io::Result<T> {
+    Err(Unsupported { operation, platform: std::env::consts::OS }.into())
+}
+
+/// Descriptor limits, which Windows does not have in this form.
+pub(crate) mod limits {
+    use std::io;
+
+    use super::unsupported;
+    use crate::limits::DescriptorUsage;
+
+    pub(crate) fn descriptor_usage() -> io::Result<DescriptorUsage> {
+        unsupported("counting handles")
+    }
+
+    pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
+        unsupported("raising the limit of handles")
+    }
+}
+
+/// Private directories.
+pub(crate) mod private_dir {
+    use std::io;
+    use std::path::Path;
+
+    use super::unsupported;
+    use crate::private_dir::{Missing, PrivateDirError};
+
+    pub(crate) fn walk(path: &Path, missing: Missing) -> Result<(), PrivateDirError> {
+        let operation = match missing {
+            Missing::Create => "make a private directory of",
+            Missing::Refuse => "check the access rights of",
+        };
+        unsupported(operation).map_err(|source| PrivateDirError::Io {
+            operation,
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    pub(crate) fn network_filesystem(_path: &Path) -> io::Result<Option<&'static str>> {
+        unsupported("telling network drives")
+    }
+}
