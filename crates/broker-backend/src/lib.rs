@@ -1,1 +1,20 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
+mod backend;
+mod connection;
+pub mod environment;
+mod handler;
+mod identity;
+mod serve;
+
+pub use backend::{Backend, StartError};
+pub use environment::{Environment, EnvironmentError};
+pub use handler::{Handler, Request, Response};
+pub use identity::{Identity, Unidentified};
+pub use serve::{DRAIN_LIMIT, ServeError};
+
+pub use broker_protocol::wire::DaemonProcess;
+pub use broker_protocol::{BrokerInstance, PayloadProtocol, ServiceName, Version, bytes};
+pub use broker_transport::peer::PeerCredentials;
+pub use broker_transport::stop_requests::StopRequests;

@@ -1,0 +1,167 @@
+//! A backend before it serves: its endpoint, bound or taken over, and its identity.
+//!
+//! Everything that can be wrong with the place is found here; [`serve`](crate::serve) only accepts.
+//! Invariant: once a [`Backend`] exists, its endpoint takes connections, and they wait to be served.
+
+use std::future::pending;
+use std::path::{Path, PathBuf};
+
+use broker_transport::activation::{self, ActivationError};
+use broker_transport::endpoint::{self, EndpointError};
+use broker_transport::listener::{BindError, BindOptions, BoundSocket};
+use broker_transport::lock::{InstanceLock, LockError};
+use broker_transport::private_dir::{self, PrivateDirError};
+use thiserror::Error;
+
+use crate::environment::{Environment, EnvironmentError};
+use crate::handler::Handler;
+use crate::identity::{Identity, Unidentified};
+use crate::serve::{self, ServeError};
+
+/// Why a backend did not come to listen.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The broker did not say, or not well, what to serve.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// This process cannot say which one it is.
+    #[error(transparent)]
+    Unidentified(#[from] Unidentified),
+    /// The listener that the process was started with cannot be used.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
+    /// The endpoint cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The endpoint has no directory to lie in.
+    #[error("expected an endpoint in a directory, got {}", endpoint.display())]
+    NoDirectory {
+        /// The endpoint.
+        endpoint: PathBuf,
+    },
+    /// The endpoint's directory is not this user's alone.
+    #[error("the endpoint's directory must be private: {0}")]
+    Directory(#[from] PrivateDirError),
+    /// Another process serves the endpoint.
+    #[error("cannot have the endpoint alone: {0}")]
+    Lock(#[from] LockError),
+    /// The user's namespace is not known.
+    #[error("cannot name the endpoint's namespace: {0}")]
+    Namespace(#[from] EndpointError),
+}
+
+/// A service's side of an endpoint: it listens, and waits to be served.
+///
+/// On drop the socket file is removed.
+#[derive(Debug)]
+pub struct Backend {
+    pub(crate) socket: BoundSocket,
+    pub(crate) identity: Identity,
+    /// Released after the socket, so that nobody binds a place that is still taken.
+    pub(crate) lock: Option<InstanceLock>,
+    environment: Option<Environment>,
+    endpoint: PathBuf,
+}
+
+impl Backend {
+    /// The backend that a broker started this process to be.
+    ///
+    /// # Errors
+    /// [`StartError`]; [`EnvironmentError::NoBroker`] where no broker had a part in the start.
+    pub fn from_env() -> Result<Self, StartError> {
+        Self::from_environment(Environment::from_env()?)
+    }
+
+    /// As [`Backend::from_env`], with an environment that was read before.
+    ///
+    /// Where the broker listens already and has passed the listener on (sd_listen_fds(3)), that one is
+    /// taken; otherwise the endpoint is bound.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn from_environment(environment: Environment) -> Result<Self, StartError> {
+        let endpoint = environment.endpoint.clone();
+        let identity = Identity::of_this_process(&endpoint, &environment.namespace)?;
+        let socket = match activation::take_listener(Some(&endpoint))? {
+            Some(socket) => socket,
+            // No lock: the broker makes a fresh name for every start, in a directory that it keeps.
+            None => BoundSocket::bind(&endpoint, &BindOptions::default())?,
+        };
+        Ok(Self { socket, identity, lock: None, environment: Some(environment), endpoint })
+    }
+
+    /// A backend that runs without having been started by a broker, on an endpoint of its own.
+    ///
+    /// The directory is created where it is missing, with mode 0700, and has to be this user's alone. A
+    /// lock file beside the socket makes sure that one process serves it; a stale socket is replaced.
+    ///
+    /// # Errors
+    /// [`StartError`]; [`StartError::Lock`] names the process that serves the endpoint already.
+    pub fn bind(endpoint: impl Into<PathBuf>) -> Result<Self, StartError> {
+        let endpoint = endpoint.into();
+        let namespace = endpoint::current_user_hash()?.to_string();
+        let identity = Identity::of_this_process(&endpoint, &namespace)?;
+        let Some(directory) = endpoint.parent() else {
+            return Err(StartError::NoDirectory { endpoint });
+        };
+        private_dir::ensure_private_dir(directory)?;
+        let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint), &endpoint.to_string_lossy())?;
+        let socket = BoundSocket::bind(&endpoint, &BindOptions::default())?;
+        Ok(Self { socket, identity, lock: Some(lock), environment: None, endpoint })
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Path {
+        &self.endpoint
+    }
+
+    /// What the broker said at the start; `None` when no broker started it.
+    pub const fn environment(&self) -> Option<&Environment> {
+        self.environment.as_ref()
+    }
+
+    /// What probes are answered with.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Answers probes with another identity.
+    ///
+    /// A broker that started this process will not accept it: for tests of just that, and for a process
+    /// that stands in for another one.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// Serves for as long as the process lives. Dropping the future ends every connection at once.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn serve(self, handler: impl Handler) -> Result<(), ServeError> {
+        self.serve_until(handler, pending()).await
+    }
+
+    /// Serves until `stop` is ready.
+    ///
+    /// Then the endpoint goes, and every connection with it; one with a request at hand, be it still on
+    /// its way in, gets the answer first. What takes longer than [`DRAIN_LIMIT`](crate::DRAIN_LIMIT) is
+    /// cut off.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn serve_until(
+        self,
+        handler: impl Handler,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        serve::run(self, handler, stop).await
+    }
+}
