@@ -62,6 +62,15 @@ pub fn open_no_follow(path: &Path) -> io::Result<(File, FileFacts)> {
     sys::open_no_follow(path)
 }
 
+/// Opens a file for appending, and the facts about it; creates it with mode 0600 where there is none. A
+/// symbolic link as the last component is refused.
+///
+/// # Errors
+/// It may not be written to, or it is a symbolic link (`ELOOP`).
+pub fn open_append(path: &Path) -> io::Result<(File, FileFacts)> {
+    sys::open_append(path)
+}
+
 /// Whether this process may execute what lies at `path`.
 pub fn is_executable(path: &Path) -> bool {
     sys::is_executable(path)

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+pub mod activation;
 pub mod descriptor;
 pub mod endpoint;
 pub mod fd_passing;
@@ -15,6 +16,8 @@ pub mod private_dir;
 pub mod probe;
 #[cfg(feature = "tokio")]
 pub mod process;
+#[cfg(feature = "tokio")]
+pub mod stop_requests;
 pub mod stream;
 #[allow(unsafe_code)]
 mod sys;

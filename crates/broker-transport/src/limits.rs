@@ -1,10 +1,11 @@
-//! How many descriptors this process has open and may have.
+//! How many descriptors this process has open and may have, and how many inodes a disk has left.
 //!
 //! Figures for metrics and for start-up; pressure itself shows where an accept fails
 //! ([`AcceptError`](crate::listener::AcceptError)). Invariant: a limit is only ever raised, and a
 //! spawned child gets the original one back.
 
 use std::io;
+use std::path::Path;
 
 use crate::sys::limits as sys;
 
@@ -42,6 +43,23 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     sys::raise_descriptor_limit()
 }
 
+/// Inodes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InodeUsage {
+    /// All there are; 0 where the file system makes them as needed.
+    pub total: u64,
+    /// Those that are free.
+    pub free: u64,
+}
+
+/// Counts the inodes of the file system that `path` lies on (statvfs(3)).
+///
+/// # Errors
+/// There is no such path.
+pub fn inode_usage(path: &Path) -> io::Result<InodeUsage> {
+    sys::inode_usage(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +72,12 @@ mod tests {
         let raised = raise_descriptor_limit().unwrap();
         assert!(raised >= usage.limit);
         assert_eq!(descriptor_usage().unwrap().limit, raised);
+    }
+
+    #[test]
+    fn inodes_are_counted_where_there_is_a_file_system() {
+        let usage = inode_usage(&std::env::temp_dir()).unwrap();
+        assert!(usage.free <= usage.total);
+        assert_eq!(inode_usage(Path::new("/absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -49,7 +49,7 @@ pub enum PrivateDirError {
         expected: u32,
     },
     /// Others may write to it.
-    #[error("{0} has mode {mode:04o}, so others may write to it; run `chmod 700 {0}`", path.display())]
+    #[error("{} has mode {mode:04o}, so others may write to it; {}", path.display(), remedy(path, *mode))]
     WritableByOthers {
         /// The directory.
         path: PathBuf,
@@ -86,6 +86,16 @@ pub enum PrivateDirError {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// A directory that is everybody's by design, such as `/tmp`, must not be closed to them.
+fn remedy(path: &Path, mode: u32) -> String {
+    const STICKY: u32 = 0o1000;
+    if mode & STICKY == 0 {
+        format!("run `chmod 700 {}`", path.display())
+    } else {
+        format!("name a directory of your own inside it: `mkdir -m 700 {}`", path.join("private").display())
+    }
 }
 
 /// Makes sure that `path` is a private directory, creating it and missing parents with mode 0700.

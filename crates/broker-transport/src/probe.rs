@@ -15,6 +15,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::frame_io::{ReadError, read_frame_body_blocking};
+use crate::peer::PeerCredentials;
 use crate::stream::{BlockingStream, ConnectError};
 
 #[cfg(feature = "tokio")]
@@ -44,6 +45,15 @@ pub enum ProbeFailure {
     /// Nobody to ask.
     #[error(transparent)]
     Connect(ConnectError),
+    /// The kernel does not say who listens there.
+    #[error("the kernel does not say who listens there: {0}")]
+    Peer(io::Error),
+    /// Somebody else's process listens there; it was not asked.
+    #[error("a process of user {user} listens there")]
+    ForeignUser {
+        /// The user, by number.
+        user: u64,
+    },
     /// No whole answer in time.
     #[error("no answer within {} ms", after.as_millis())]
     TimedOut {
@@ -100,6 +110,7 @@ pub async fn probe_identity_within(
 async fn ask(endpoint: &Path) -> Result<DaemonProcess, ProbeFailure> {
     let (request, wire) = question()?;
     let stream = crate::stream::Stream::connect(endpoint).await.map_err(ProbeFailure::Connect)?;
+    refuse_foreign(stream.peer())?;
     stream.send_all(&wire).await.map_err(ProbeFailure::Write)?;
     let body = crate::frame_io::read_frame_body(&stream, MAX_ANSWER).await.map_err(ProbeFailure::Read)?;
     identity(&request, body)
@@ -119,6 +130,7 @@ fn ask_blocking(endpoint: &Path) -> Result<DaemonProcess, ProbeFailure> {
     let timed_out = || ProbeFailure::TimedOut { after: PROBE_TIMEOUT };
     let (request, wire) = question()?;
     let stream = BlockingStream::connect(endpoint, Some(PROBE_TIMEOUT)).map_err(ProbeFailure::Connect)?;
+    refuse_foreign(stream.peer())?;
     stream.send_all_before(&wire, deadline).map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => timed_out(),
         _ => ProbeFailure::Write(error),
@@ -128,6 +140,14 @@ fn ask_blocking(endpoint: &Path) -> Result<DaemonProcess, ProbeFailure> {
         error => ProbeFailure::Read(error),
     })?;
     identity(&request, body)
+}
+
+/// A process of another user may listen where ours once did: what it says of itself proves nothing.
+fn refuse_foreign(peer: io::Result<PeerCredentials>) -> Result<(), ProbeFailure> {
+    match peer.map_err(ProbeFailure::Peer)?.user {
+        user if user.is_self() => Ok(()),
+        user => Err(ProbeFailure::ForeignUser { user: user.key() }),
+    }
 }
 
 fn question() -> Result<(Frame, Bytes), ProbeFailure> {

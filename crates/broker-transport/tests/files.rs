@@ -5,7 +5,9 @@
 use std::io;
 use std::path::Path;
 
-use broker_transport::files::{FileKind, facts, is_executable, open_no_follow, write_atomically};
+use broker_transport::files::{
+    FileKind, facts, is_executable, open_append, open_no_follow, write_atomically,
+};
 
 #[test]
 fn a_replaced_file_is_new_private_and_leaves_nothing_beside_it() {
@@ -44,6 +46,23 @@ fn a_link_is_seen_as_a_link_and_not_opened() {
     let (_, opened) = open_no_follow(&target).unwrap();
     assert_eq!(opened, facts(&target).unwrap());
     assert_eq!(open_no_follow(&dir.path().join("absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn an_appended_file_is_private_grows_at_its_end_and_is_never_a_link() {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("log"), dir.path().join("link"));
+    for (text, size) in [("one", 0), ("two", 3)] {
+        let (mut file, facts) = open_append(&path).unwrap();
+        assert_eq!(facts.size, size);
+        file.write_all(text.as_bytes()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "onetwo");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(open_append(&link).is_err());
 }
 
 #[test]

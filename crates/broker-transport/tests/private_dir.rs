@@ -59,6 +59,14 @@ fn a_directory_that_others_may_write_to_is_refused_with_the_remedy_and_left_alon
 }
 
 #[test]
+fn a_directory_for_everybody_is_not_to_be_closed_to_them() {
+    let place = tempfile::tempdir().unwrap();
+    chmod(place.path(), 0o1777);
+    let message = ensure_private_dir(place.path()).unwrap_err().to_string();
+    assert!(message.contains("mkdir -m 700") && !message.contains("chmod"), "{message}");
+}
+
+#[test]
 fn a_link_is_no_private_directory_even_to_one() {
     let place = tempfile::tempdir().unwrap();
     let (target, link) = (place.path().join("target"), place.path().join("link"));

@@ -159,8 +159,9 @@ impl<E: Entropy> Broker<E> {
                 self.connections.heard(connection);
                 return FirstFrame::Admin(echo, request);
             }
-            Err((echo, refusal)) => {
-                return FirstFrame::Refused(echo, self.malformed(now, connection, peer, refusal));
+            Err(rejected) => {
+                let reply = self.malformed(now, connection, peer, rejected.refusal);
+                return FirstFrame::Refused(rejected.echo, reply);
             }
         };
         self.connections.heard(connection);

@@ -354,10 +354,10 @@ impl<E: Entropy> HelloHandler<E> {
                 let actual = broker_protocol::PayloadProtocol::ADMIN.id();
                 (echo, Reply::Refused(Refusal::PayloadProtocol { actual }))
             }
-            Err((echo, refusal)) => {
+            Err(rejected) => {
                 // The refusal stands whether or not a permit was left.
                 let _ = self.spend_permit(now, peer);
-                (echo, Reply::Refused(refusal))
+                (rejected.echo, Reply::Refused(rejected.refusal))
             }
         };
         reply.encode(&echo, out);

@@ -10,5 +10,5 @@ mod route;
 
 pub use handler::{DEFAULT_KEEPALIVE, HandoffPlatform, HelloConfig, HelloHandler, Verdict};
 pub use reply::{Negotiation, Reply};
-pub use request::{Admitted, HelloRequest, Request};
+pub use request::{Admitted, HelloRequest, Rejected, Request};
 pub use route::{BackendHandoff, Route};

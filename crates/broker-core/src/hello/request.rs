@@ -23,15 +23,26 @@ pub enum Request<'a> {
     Admin(Echo<'a>, AdminRequest),
 }
 
+/// A first frame that is no request.
+#[derive(Clone, Debug)]
+pub struct Rejected<'a> {
+    /// What of the frame the reply can still echo.
+    pub echo: Echo<'a>,
+    /// What is wrong with it.
+    pub refusal: Refusal,
+}
+
 impl<'a> Request<'a> {
     /// Decodes a frame's body (rows 4 to 7).
     ///
     /// # Errors
-    /// The refusal, and what of the frame it can still echo.
-    pub fn decode(body: &'a [u8]) -> Result<Self, (Echo<'a>, Refusal)> {
-        let frame = FrameView::decode(body).map_err(|error| (Echo::default(), Refusal::NotAFrame(error)))?;
+    /// What is wrong with it; boxed, as good requests should not pay for its size.
+    pub fn decode(body: &'a [u8]) -> Result<Self, Box<Rejected<'a>>> {
+        let frame = FrameView::decode(body).map_err(|error| {
+            Box::new(Rejected { echo: Echo::default(), refusal: Refusal::NotAFrame(error) })
+        })?;
         let echo = Echo::from(&frame);
-        let refuse = |refusal| (echo, refusal);
+        let refuse = |refusal| Box::new(Rejected { echo, refusal });
         check_envelope(&frame).map_err(refuse)?;
         match frame.lane() {
             PayloadProtocol::CONTROL => HelloRequest::from_frame(&frame).map(Self::Hello).map_err(refuse),

@@ -60,6 +60,12 @@ pub enum DefinitionError {
         /// What the system said, with the path.
         cause: String,
     },
+    /// The directory it lies in is not the user's alone.
+    #[error("{cause}")]
+    Directory {
+        /// What is wrong with it, with the path.
+        cause: String,
+    },
     /// It is larger than a definition may be.
     #[error("the file has {actual} bytes; a definition has at most {}", limits::MAX_SERVICE_DEFINITION)]
     TooLarge {
@@ -176,6 +182,7 @@ impl DefinitionError {
     pub const fn rule(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable",
+            Self::Directory { .. } => "directory",
             Self::TooLarge { .. } => "size",
             Self::Encoding(_) => "encoding",
             Self::Name { .. } => "service-name",

@@ -84,7 +84,7 @@ impl Settings {
             }
             match label.as_str() {
                 "handoff.enabled" => {
-                    settings.handoff_enabled = value.parse().map_err(|_| bad("true or false"))?
+                    settings.handoff_enabled = value.parse().map_err(|_| bad("true or false"))?;
                 }
                 "handoff.endpoint" if value.is_empty() => return Err(bad("an endpoint")),
                 "handoff.endpoint" => settings.handoff_endpoint = Some(value.clone()),

@@ -9,12 +9,6 @@ use std::path::PathBuf;
 
 use crate::descriptor::OwnedDescriptor;
 
-/// The descriptor that a passed listener gets (sd_listen_fds(3)).
-pub const LISTEN_FD: i32 = 3;
-
-/// The name that a passed listener gets in `LISTEN_FDNAMES`.
-pub const LISTEN_NAME: &str = "backend";
-
 /// Prefixes of variables that concern this process and none it starts.
 const OWN_PREFIXES: [&[u8]; 4] = [b"LISTEN_", b"NOTIFY_SOCKET", b"WATCHDOG_", b"RUNNING_PROCESS_BROKER_V1_"];
 

@@ -13,10 +13,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use self::command::{
-    BaseEnv, Inherited, LISTEN_FD, LISTEN_NAME, ParentDeath, SpawnCommand, is_passed_on,
-};
+pub use self::command::{BaseEnv, Inherited, ParentDeath, SpawnCommand, is_passed_on};
 pub use self::stderr::{STDERR_RING_BYTES, StderrRing};
+pub use crate::activation::{LISTEN_FD, LISTEN_NAME};
 pub use crate::sys::process::{ChildProcess, ProcessWatch, Spawner};
 
 /// Why a process was not started. Nothing is left behind.

@@ -31,7 +31,9 @@ pub(crate) mod no_process;
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 compile_error!("broker-transport knows Linux, macOS and Windows");
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::os::process;
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
-pub(crate) use self::os::{PLATFORM, files, identity, limits, listener, lock, private_dir, stream};
+pub(crate) use self::os::{
+    PLATFORM, files, identity, inherited, limits, listener, lock, private_dir, stream,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use self::os::{process, stop_requests};

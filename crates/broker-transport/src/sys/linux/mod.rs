@@ -9,8 +9,10 @@ pub(crate) mod socket;
 use rustix::fs::OFlags;
 
 pub(crate) use self::network_fs::network_filesystem;
+#[cfg(feature = "tokio")]
+pub(crate) use super::unix::stop_requests;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
-pub(crate) use super::unix::{files, limits, listener, lock, private_dir, stream};
+pub(crate) use super::unix::{files, inherited, limits, listener, lock, private_dir, stream};
 use crate::endpoint::Platform;
 
 pub(crate) const PLATFORM: Platform = Platform::Linux;

@@ -35,6 +35,11 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     rustix::net::accept_with(listener, FLAGS)
 }
 
+/// Whether `listen` was called on a stream socket.
+pub(crate) fn is_listening(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    rustix::net::sockopt::socket_acceptconn(socket)
+}
+
 /// Linux sets the flag while receiving ([`RECV_FLAGS`]).
 pub(crate) fn secure_received(_descriptor: &OwnedFd) -> io::Result<()> {
     Ok(())

@@ -8,7 +8,7 @@ use std::mem::size_of;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::io::FdFlags;
+use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::peer::{PeerCredentials, UserId};
@@ -33,6 +33,16 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let socket = rustix::net::accept(listener)?;
     prepare(&socket)?;
     Ok(socket)
+}
+
+/// Whether `listen` was called on a stream socket, as far as can be told: macOS declares `SO_ACCEPTCONN`
+/// without implementing it, so one that is connected with nobody is taken to listen.
+pub(crate) fn is_listening(socket: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    match rustix::net::getpeername(socket) {
+        Ok(_) => Ok(false),
+        Err(Errno::NOTCONN) => Ok(true),
+        Err(errno) => Err(errno),
+    }
 }
 
 pub(crate) fn secure_received(descriptor: &OwnedFd) -> io::Result<()> {

@@ -157,6 +157,23 @@ impl Stream {
         Ok(())
     }
 
+    /// Returns when the peer has closed the connection for good: not when it merely ended its own
+    /// direction, and without reading a byte. Cancel-safe.
+    ///
+    /// # Errors
+    /// The runtime is going down.
+    pub async fn hung_up(&self) -> io::Result<()> {
+        loop {
+            if self.inner.ready(Interest::WRITABLE).await?.is_write_closed() {
+                return Ok(());
+            }
+            // Room to write is no news here: the next event is waited for.
+            let _ = self
+                .inner
+                .try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+
     /// Ends one or both directions.
     ///
     /// # Errors

@@ -25,6 +25,18 @@ pub(crate) fn open_no_follow(path: &Path) -> io::Result<(File, FileFacts)> {
     Ok((file, facts))
 }
 
+pub(crate) fn open_append(path: &Path) -> io::Result<(File, FileFacts)> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(flags.cast_signed())
+        .open(path)?;
+    let facts = facts_of(&file.metadata()?);
+    Ok((file, facts))
+}
+
 pub(crate) fn is_executable(path: &Path) -> bool {
     rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }

@@ -3,12 +3,13 @@
 //! Invariant: the limit that this process started with is never forgotten once it was raised.
 
 use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::os;
-use crate::limits::DescriptorUsage;
+use crate::limits::{DescriptorUsage, InodeUsage};
 
 /// The limit before it was raised, for children.
 static ORIGINAL: OnceLock<(Option<u64>, Option<u64>)> = OnceLock::new();
@@ -27,6 +28,11 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
     Ok(maximum.unwrap_or(u64::MAX))
+}
+
+pub(crate) fn inode_usage(path: &Path) -> io::Result<InodeUsage> {
+    let facts = rustix::fs::statvfs(path)?;
+    Ok(InodeUsage { total: facts.f_files, free: facts.f_ffree })
 }
 
 /// The limits that a child starts with, where this process's own are no longer the original ones.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use rustix::net::SocketType;
-use rustix::net::sockopt::{socket_acceptconn, socket_type};
+use rustix::net::sockopt::socket_type;
 
 use super::super::os;
 use super::socket::{self, BlockingMode, Waiting};
@@ -74,14 +74,7 @@ impl BoundSocket {
     /// # Errors
     /// [`BindError::NotAListener`].
     pub fn from_listen_fd(descriptor: OwnedFd, path: Option<&Path>) -> Result<Self, BindError> {
-        let number = i64::from(descriptor.as_raw_fd());
-        let not_a_listener = |found| BindError::NotAListener { descriptor: number, found };
-        match (socket_type(&descriptor), socket_acceptconn(&descriptor)) {
-            (Err(_), _) => return Err(not_a_listener("no socket")),
-            (Ok(SocketType::STREAM), Ok(true)) => {}
-            (Ok(SocketType::STREAM), _) => return Err(not_a_listener("a socket that does not listen")),
-            (Ok(_), _) => return Err(not_a_listener("a socket of another type")),
-        }
+        check_listens(descriptor.as_fd())?;
         let shown = path.unwrap_or(Path::new("an inherited socket"));
         socket::set_blocking_mode(&descriptor, BlockingMode::NonBlocking)
             .map_err(|source| failure("prepare", shown, source))?;
@@ -161,6 +154,18 @@ impl Drop for SocketFile {
         if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket file stays behind");
         }
+    }
+}
+
+/// Checks that a descriptor is a stream socket that listens.
+pub(super) fn check_listens(descriptor: BorrowedFd<'_>) -> Result<(), BindError> {
+    let number = i64::from(descriptor.as_raw_fd());
+    let not_a_listener = |found| Err(BindError::NotAListener { descriptor: number, found });
+    match (socket_type(descriptor), os::socket::is_listening(descriptor)) {
+        (Err(_), _) => not_a_listener("no socket"),
+        (Ok(SocketType::STREAM), Ok(true)) => Ok(()),
+        (Ok(SocketType::STREAM), _) => not_a_listener("a socket that does not listen"),
+        (Ok(_), _) => not_a_listener("a socket of another type"),
     }
 }
 

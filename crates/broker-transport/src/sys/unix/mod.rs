@@ -7,11 +7,14 @@ mod async_listener;
 #[cfg(feature = "tokio")]
 mod async_stream;
 pub(crate) mod files;
+pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
 pub(crate) mod private_dir;
 mod socket;
+#[cfg(feature = "tokio")]
+pub(crate) mod stop_requests;
 pub(crate) mod stream;
 
 pub use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as BorrowedDescriptor, OwnedFd as OwnedDescriptor};

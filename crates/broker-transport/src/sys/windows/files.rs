@@ -15,6 +15,10 @@ pub(crate) fn open_no_follow(_path: &Path) -> io::Result<(File, FileFacts)> {
     unsupported("opening a file without following links")
 }
 
+pub(crate) fn open_append(_path: &Path) -> io::Result<(File, FileFacts)> {
+    unsupported("opening a private file for appending")
+}
+
 /// Whether a file may be executed is in its name here.
 pub(crate) fn is_executable(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("exe"))

@@ -6,6 +6,8 @@ pub(crate) mod files;
 pub(crate) mod identity;
 pub(crate) mod listener;
 pub(crate) mod lock;
+#[cfg(feature = "tokio")]
+pub(crate) mod stop_requests;
 pub(crate) mod stream;
 
 use std::io;
@@ -27,9 +29,10 @@ fn unsupported<T>(operation: &'static str) -> io::Result<T> {
 /// Descriptor limits, which Windows does not have in this form.
 pub(crate) mod limits {
     use std::io;
+    use std::path::Path;
 
     use super::unsupported;
-    use crate::limits::DescriptorUsage;
+    use crate::limits::{DescriptorUsage, InodeUsage};
 
     pub(crate) fn descriptor_usage() -> io::Result<DescriptorUsage> {
         unsupported("counting handles")
@@ -37,6 +40,28 @@ pub(crate) mod limits {
 
     pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
         unsupported("raising the limit of handles")
+    }
+
+    pub(crate) fn inode_usage(_path: &Path) -> io::Result<InodeUsage> {
+        unsupported("counting inodes")
+    }
+}
+
+/// Handles that this process was started with.
+pub(crate) mod inherited {
+    use std::path::{Path, PathBuf};
+
+    use super::unsupported;
+    use crate::activation::{ActivationError, PassedListener};
+    use crate::listener::{BindError, BoundSocket};
+
+    pub(crate) fn take_listener(
+        passed: PassedListener,
+        _path: Option<&Path>,
+    ) -> Result<BoundSocket, ActivationError> {
+        let path = PathBuf::from(format!("inherited handle {}", passed.number()));
+        unsupported("taking over a listener")
+            .map_err(|source| BindError::Io { operation: "listen on", path, source }.into())
     }
 }
 

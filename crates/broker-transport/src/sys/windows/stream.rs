@@ -264,6 +264,15 @@ impl Stream {
     ///
     /// # Errors
     /// None.
+    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
+    pub async fn hung_up(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
     pub fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
         match self.0 {}
     }

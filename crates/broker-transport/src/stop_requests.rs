@@ -1,0 +1,6 @@
+//! Being asked to end: SIGTERM and SIGINT, or what the platform has in their place.
+//!
+//! What a request means, and what a second one means, is decided elsewhere. Invariant: no request that
+//! came after [`StopRequests::listen`] is lost, though several at once may come out as one.
+
+pub use crate::sys::stop_requests::StopRequests;

@@ -1,0 +1,45 @@
+//! Descriptors that this process was started with.
+//!
+//! Invariant: a number becomes an owned descriptor only after it was seen to be what it should be, so
+//! a false promise in the environment never closes a descriptor that is somebody else's.
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::listener::check_listens;
+use crate::activation::{ActivationError, PassedListener};
+use crate::listener::{BindError, BoundSocket};
+
+/// Whether the listener has an owner in this process.
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn take_listener(
+    passed: PassedListener,
+    path: Option<&Path>,
+) -> Result<BoundSocket, ActivationError> {
+    if IS_TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(ActivationError::Taken);
+    }
+    match claim(passed.number()) {
+        Ok(descriptor) => Ok(BoundSocket::from_listen_fd(descriptor, path)?),
+        Err(error) => {
+            IS_TAKEN.store(false, Ordering::Relaxed);
+            Err(error.into())
+        }
+    }
+}
+
+fn claim(number: i32) -> Result<OwnedFd, BindError> {
+    // SAFETY: F_GETFD takes any number and answers EBADF where nothing is open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return Err(BindError::NotAListener { descriptor: number.into(), found: "nothing that is open" });
+    }
+    // SAFETY: the descriptor is open, as was just seen, and borrowed for this call only.
+    check_listens(unsafe { BorrowedFd::borrow_raw(number) })?;
+    // SAFETY: whoever started this process placed the descriptor for it: `PassedListener` is read from
+    // variables that name this pid. A number that was open from the start is not handed out again by
+    // the kernel, so no other part of the process got it from there, and `IS_TAKEN` sees to it that it
+    // is taken here once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
