@@ -1,0 +1,173 @@
+//! Brokers that say whatever a test wants, and both halves of the client asking them.
+
+pub(crate) mod bytes;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use broker_client::{
+    AdminError, AdminReply, AdminRequest, AdminVerb, Agreement, Hello, HelloError, blocking,
+};
+use broker_transport::frame_io::read_frame_body;
+use broker_transport::listener::{BindOptions, BoundSocket, Listener};
+use broker_transport::stream::Stream;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use bytes::Fields;
+
+/// Far beyond what anything here takes: reaching it is a failure, not a matter of speed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) frame: Fields,
+    pub(crate) payload: Fields,
+}
+
+impl Request {
+    fn parse(body: &[u8]) -> Self {
+        let frame = Fields::parse(body);
+        let payload = Fields::parse(frame.text(4));
+        Self { frame, payload }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.frame.number(5)
+    }
+}
+
+type Script = Box<dyn Fn(&Request) -> Vec<u8> + Send>;
+
+/// What happens to a connection.
+enum Manner {
+    /// A request is read, the script's bytes are sent, the connection is closed.
+    Reply(Script),
+    /// The same, but the connection stays open.
+    Stall(Script),
+    /// The bytes are sent and the connection is closed, without a byte being read.
+    Unread(Vec<u8>),
+}
+
+/// A broker in a thread of its own; ends when it is dropped.
+pub(crate) struct FakeBroker {
+    place: tempfile::TempDir,
+    requests: Arc<Mutex<Vec<Request>>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeBroker {
+    /// Answers each request with what `script` makes of it, and closes.
+    pub(crate) fn replying(script: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
+        Self::start(Manner::Reply(Box::new(script)))
+    }
+
+    /// Answers each request with what `script` makes of it, and leaves the connection open.
+    pub(crate) fn stalling(script: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
+        Self::start(Manner::Stall(Box::new(script)))
+    }
+
+    /// Sends `bytes` on each connection without reading from it, and closes.
+    pub(crate) fn unread(bytes: Vec<u8>) -> Self {
+        Self::start(Manner::Unread(bytes))
+    }
+
+    fn start(manner: Manner) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let socket = BoundSocket::bind(place.path().join("broker.sock"), &BindOptions::default()).unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&requests);
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            runtime().block_on(async {
+                tokio::select! {
+                    () = serve(socket, manner, &heard) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { place, requests, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn endpoint(&self) -> PathBuf {
+        self.place.path().join("broker.sock")
+    }
+
+    /// Every request that came, in order.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// Says Hello, blocking and async.
+    pub(crate) fn greet(&self) -> Vec<Result<Agreement, HelloError>> {
+        self.greet_with(&hello(), PATIENCE)
+    }
+
+    pub(crate) fn greet_with(&self, hello: &Hello, timeout: Duration) -> Vec<Result<Agreement, HelloError>> {
+        let endpoint = self.endpoint();
+        vec![
+            blocking::say_hello(&endpoint, hello, timeout),
+            #[cfg(feature = "tokio")]
+            runtime().block_on(broker_client::say_hello(&endpoint, hello, timeout)),
+        ]
+    }
+
+    /// Asks for the status, blocking and async.
+    pub(crate) fn inquire(&self) -> Vec<Result<AdminReply, AdminError>> {
+        let endpoint = self.endpoint();
+        let request = AdminRequest { verb: AdminVerb::Status.into(), json: true, ..AdminRequest::default() };
+        vec![
+            blocking::admin(&endpoint, &request),
+            #[cfg(feature = "tokio")]
+            runtime().block_on(broker_client::admin(&endpoint, &request)),
+        ]
+    }
+}
+
+impl Drop for FakeBroker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking(), "the fake broker panicked");
+    }
+}
+
+async fn serve(socket: BoundSocket, manner: Manner, heard: &Mutex<Vec<Request>>) {
+    let listener = Listener::from_bound(socket).unwrap();
+    let mut open = Vec::new();
+    loop {
+        let stream = listener.accept().await.unwrap().stream;
+        match &manner {
+            Manner::Reply(script) => reply(&stream, script, heard).await,
+            Manner::Stall(script) => {
+                reply(&stream, script, heard).await;
+                open.push(stream);
+            }
+            // Whoever sent a request meanwhile need not be there any more.
+            Manner::Unread(bytes) => drop(stream.send_all(bytes).await),
+        }
+    }
+}
+
+async fn reply(stream: &Stream, script: &Script, heard: &Mutex<Vec<Request>>) {
+    // A client without time leaves before it has asked.
+    let Ok(body) = read_frame_body(stream, 65_536).await else { return };
+    let request = Request::parse(&body);
+    let bytes = script(&request);
+    heard.lock().unwrap().push(request);
+    // A client that has seen enough may be gone.
+    drop(stream.send_all(&bytes).await);
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A Hello that is as good as another.
+pub(crate) fn hello() -> Hello {
+    Hello::new("cache".parse().unwrap(), "1.2.3".parse().unwrap())
+}
