@@ -1,1 +1,75 @@
-fn main() {}
+//! `brokerd`: the daemon and its command line.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod admin_commands;
+mod cli;
+mod definitions;
+mod demo;
+mod failure;
+mod hello;
+mod output;
+mod redact;
+mod serve;
+mod service;
+
+use std::process::ExitCode;
+
+use broker_protocol::wire::{AdminRequest, AdminVerb};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use cli::{Cli, Command};
+use failure::Failure;
+use serve::settings::Sources;
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match run(cli.command, &matches) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let ask = admin_commands::ask;
+    match command {
+        Command::Serve(args) => {
+            let matches = matches.subcommand_matches("serve").unwrap_or(matches);
+            serve::run(args, Sources(matches))
+        }
+        Command::Hello(args) => hello::run(&args),
+        Command::Service(command) => service::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Demo => demo::run(),
+        Command::DemoBackend => demo::backend(),
+        Command::Status(args) => ask(AdminVerb::Status, &args),
+        Command::Dump(args) => ask(AdminVerb::Dump, &args),
+        Command::ListInstances(args) => ask(AdminVerb::ListInstances, &args),
+        Command::Healthz(args) => ask(AdminVerb::Healthz, &args),
+        Command::Readyz(args) => ask(AdminVerb::Readyz, &args),
+        Command::BackendHealth { service, admin } => {
+            let request = AdminRequest {
+                verb: AdminVerb::BackendHealth.into(),
+                service_name: service.to_string(),
+                ..AdminRequest::default()
+            };
+            admin_commands::send(request, &admin)
+        }
+        Command::Config(args) => ask(AdminVerb::Config, &args),
+        Command::Metrics(args) => ask(AdminVerb::Metrics, &args),
+        Command::Shutdown { drain_ms, admin } => {
+            let request = AdminRequest {
+                verb: AdminVerb::Shutdown.into(),
+                drain_deadline_ms: drain_ms.unwrap_or_default(),
+                ..AdminRequest::default()
+            };
+            admin_commands::send(request, &admin)
+        }
+    }
+}

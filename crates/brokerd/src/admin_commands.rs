@@ -1,0 +1,39 @@
+//! The admin verbs as commands: ask the broker, print the answer, end with its exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use broker_protocol::wire::{AdminRequest, AdminVerb};
+
+use crate::cli::AdminArgs;
+use crate::failure::Failure;
+use crate::output;
+
+/// The socket of the broker that is meant.
+pub(crate) fn socket(args: &AdminArgs) -> Result<PathBuf, Failure> {
+    match &args.socket {
+        Some(path) => Ok(path.clone()),
+        None => broker_transport::endpoint::broker_endpoint(&args.instance)
+            .map_err(|error| Failure::usage(error).next("pass --socket PATH")),
+    }
+}
+
+/// Asks for `verb` with nothing more to say.
+pub(crate) fn ask(verb: AdminVerb, args: &AdminArgs) -> Result<ExitCode, Failure> {
+    send(AdminRequest { verb: verb.into(), ..AdminRequest::default() }, args)
+}
+
+/// Sends a request and prints the answer.
+pub(crate) fn send(request: AdminRequest, args: &AdminArgs) -> Result<ExitCode, Failure> {
+    let socket = socket(args)?;
+    let request = AdminRequest { json: args.json, ..request };
+    let reply = broker_client::blocking::admin(&socket, &request).map_err(|error| {
+        Failure::refused(error)
+            .next(format!("is a broker running? `brokerd serve --instance {}` starts one", args.instance))
+    })?;
+    output::text_out(&reply.body);
+    if !reply.body.ends_with('\n') {
+        output::text_out("\n");
+    }
+    Ok(ExitCode::from(u8::try_from(reply.exit_code).unwrap_or(1)))
+}

@@ -1,0 +1,321 @@
+//! The command line, as clap reads it. What each command does is in the modules named after them.
+
+use std::path::PathBuf;
+
+use broker_protocol::{BrokerInstance, ServiceName, Version};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Finds, starts and checks the right backend for every client, once for all tools.
+#[derive(Debug, Parser)]
+#[command(name = "brokerd", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 ok, 1 refused or unhealthy, 2 usage, 3 already running.\n\
+Try `brokerd demo` first: it shows a whole round in a private directory and leaves nothing behind.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a broker in the foreground until SIGTERM, ctrl-c or `brokerd shutdown`
+    Serve(ServeArgs),
+    /// Say Hello to a broker, as a client would, and print the answer
+    Hello(HelloArgs),
+    /// Write, show and check service definitions
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Show a whole round on this machine: start, Hello, refusal, shutdown
+    Demo,
+    /// The backend of the demo
+    #[command(hide = true)]
+    DemoBackend,
+    /// Who the broker is, and its backends
+    Status(AdminArgs),
+    /// Everything the broker knows: status, configuration, budgets, recent events (JSON)
+    Dump(AdminArgs),
+    /// Every broker of this user, found on disk and asked (JSON)
+    ListInstances(AdminArgs),
+    /// Whether the broker is alive
+    Healthz(AdminArgs),
+    /// Whether the broker accepts Hellos; exit code 1 when it does not
+    Readyz(AdminArgs),
+    /// The backends of one service (JSON)
+    BackendHealth {
+        /// The service
+        service: ServiceName,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// The effective configuration, and where each value comes from (JSON)
+    Config(AdminArgs),
+    /// OpenMetrics text
+    Metrics(AdminArgs),
+    /// Drain the broker and end it
+    Shutdown {
+        /// How long the drain may take, in milliseconds [default: the broker's own]
+        #[arg(long, value_name = "MS")]
+        drain_ms: Option<u64>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Which broker is meant.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// The broker: shared, svc:NAME or inst:NAME
+    #[arg(long, default_value = "shared", value_name = "INSTANCE")]
+    pub(crate) instance: BrokerInstance,
+    /// Its socket, where it does not listen at the instance's usual place
+    #[arg(long, value_name = "PATH", conflicts_with = "instance")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print JSON where there is a text form too
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HelloArgs {
+    /// The service to ask for
+    pub(crate) service: ServiceName,
+    /// The version to ask for
+    pub(crate) version: Version,
+    /// The broker's socket [default: that of the broker which the service's definition names]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print the whole answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Which broker to be: shared, svc:NAME or inst:NAME
+    #[arg(long, default_value = "shared", value_name = "INSTANCE")]
+    pub(crate) instance: BrokerInstance,
+    /// Listen here instead of at the instance's usual place, and serve every trust domain
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Where the service definitions are
+    #[arg(long, value_name = "DIR", env = "RUNNING_PROCESS_SERVICE_DEF_DIR")]
+    pub(crate) service_dir: Option<PathBuf>,
+    /// Where the lifecycle events go
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// A backend that runs already; may be given more than once
+    #[arg(long = "backend", value_name = "service=S,version=V,endpoint=P[,handoff=P]")]
+    pub(crate) backends: Vec<BackendArg>,
+    /// Log format on standard error; RUST_LOG sets the level
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub(crate) log: LogFormat,
+    /// Leave the backends running when the broker ends, however it ends
+    #[arg(long)]
+    pub(crate) keep_backends: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(crate) struct LimitArgs {
+    /// How long a connection may take to send its first frame, in milliseconds
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 10_000,
+        env = "RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS",
+        value_parser = clap::value_parser!(u64).range(1..=3_600_000)
+    )]
+    pub(crate) hello_timeout_ms: u64,
+    /// Open connections; one peer gets at most half of them
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) max_connections: u32,
+    /// Hellos that a peer may send at once
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) hello_burst: u32,
+    /// Hellos per second that a peer may send in the long run
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) hello_refill: u32,
+    /// How long a drain may take, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    pub(crate) drain_ms: u64,
+}
+
+/// `--backend service=S,version=V,endpoint=P[,handoff=P]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackendArg {
+    pub(crate) service: ServiceName,
+    pub(crate) version: Version,
+    pub(crate) endpoint: String,
+    pub(crate) handoff: Option<String>,
+}
+
+impl std::str::FromStr for BackendArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mut service, mut version, mut endpoint, mut handoff) = (None, None, None, None);
+        for part in text.split(',') {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not KEY=VALUE"))?;
+            let place = match key {
+                "service" => &mut service,
+                "version" => &mut version,
+                "endpoint" => &mut endpoint,
+                "handoff" => &mut handoff,
+                _ => return Err(format!("{key:?} is none of service, version, endpoint and handoff")),
+            };
+            if place.replace(value.to_owned()).is_some() {
+                return Err(format!("{key:?} is given twice"));
+            }
+        }
+        let required = |value: Option<String>, key: &str| {
+            value.filter(|value| !value.is_empty()).ok_or_else(|| format!("{key}= is missing"))
+        };
+        Ok(Self {
+            service: required(service, "service")?.parse().map_err(|error| format!("service: {error}"))?,
+            version: required(version, "version")?.parse().map_err(|error| format!("version: {error}"))?,
+            endpoint: required(endpoint, "endpoint")?,
+            handoff,
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Write a definition; replaces one that is there
+    Add(ServiceAddArgs),
+    /// List the services that are defined
+    List(ServiceDirArgs),
+    /// Print one definition
+    Show(ServiceNameArgs),
+    /// Check one definition, or all of them, by every rule; exit code 1 when one breaks a rule
+    Validate {
+        /// The service [default: all]
+        service: Option<ServiceName>,
+        #[command(flatten)]
+        dir: ServiceDirArgs,
+    },
+    /// Delete a definition
+    Remove(ServiceNameArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServiceDirArgs {
+    /// Where the service definitions are
+    #[arg(long, value_name = "DIR", env = "RUNNING_PROCESS_SERVICE_DEF_DIR")]
+    pub(crate) service_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServiceNameArgs {
+    /// The service
+    pub(crate) service: ServiceName,
+    #[command(flatten)]
+    pub(crate) dir: ServiceDirArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServiceAddArgs {
+    /// The service
+    pub(crate) service: ServiceName,
+    /// The backend's executable
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: PathBuf,
+    /// Which broker serves it: private, shared or instance:NAME
+    #[arg(long, value_name = "ISOLATION", default_value = "private")]
+    pub(crate) isolation: Isolation,
+    /// Directory of side-by-side versions: DIR/VERSION/NAME-OF-THE-BINARY is preferred where it exists
+    #[arg(long, value_name = "DIR")]
+    pub(crate) version_dir: Option<PathBuf>,
+    /// Lowest version that may be asked for
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) min_version: Option<Version>,
+    /// A version that may be asked for; may be given more than once; none means all
+    #[arg(long = "allow-version", value_name = "VERSION")]
+    pub(crate) allow_versions: Vec<Version>,
+    /// A setting, such as idle.timeout_secs=600; may be given more than once
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) labels: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) dir: ServiceDirArgs,
+}
+
+/// `--isolation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    Private,
+    Shared,
+    Instance(broker_protocol::InstanceName),
+}
+
+impl std::str::FromStr for Isolation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("instance:")) {
+            ("private", _) => Ok(Self::Private),
+            ("shared", _) => Ok(Self::Shared),
+            (_, Some(name)) => {
+                name.parse().map(Self::Instance).map_err(|error| format!("instance name: {error}"))
+            }
+            (_, None) => Err("expected private, shared or instance:NAME".to_owned()),
+        }
+    }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_registered_backend_needs_service_version_and_endpoint() {
+        let full: BackendArg = "service=a,version=1.0.0,endpoint=/e,handoff=/h".parse().unwrap();
+        assert_eq!((full.endpoint.as_str(), full.handoff.as_deref()), ("/e", Some("/h")));
+        for bad in [
+            "",
+            "service=a",
+            "service=a,version=1.0.0",
+            "service=a,version=1,endpoint=/e",
+            "service=A,version=1.0.0,endpoint=/e",
+            "service=a,version=1.0.0,endpoint=",
+            "service=a,service=b,version=1.0.0,endpoint=/e",
+            "service=a,version=1.0.0,endpoint=/e,color=red",
+        ] {
+            assert!(bad.parse::<BackendArg>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn isolation_has_three_forms() {
+        assert_eq!("private".parse(), Ok(Isolation::Private));
+        assert_eq!("shared".parse(), Ok(Isolation::Shared));
+        assert!(matches!("instance:ci".parse(), Ok(Isolation::Instance(_))));
+        assert!("instance:".parse::<Isolation>().is_err());
+        assert!("explicit".parse::<Isolation>().is_err());
+    }
+}

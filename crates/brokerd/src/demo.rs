@@ -1,0 +1,244 @@
+//! `brokerd demo`: a whole round on this machine, with real processes, in a directory of its own.
+//!
+//! It is a client and a broker's operator, nothing more: the broker is this very program, started as any
+//! other is, and so is the backend. Nothing is left behind.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use broker_backend::{Backend, Request, StopRequests};
+use broker_client::{Hello, HelloError, blocking};
+use broker_protocol::wire::{AdminRequest, AdminVerb, Frame};
+use broker_protocol::{PayloadProtocol, ServiceName, Version, frame_bytes, limits};
+use broker_transport::endpoint;
+use broker_transport::frame_io::read_frame_body_blocking;
+use broker_transport::stream::BlockingStream;
+
+use crate::failure::Failure;
+
+/// The lane of the demo's own conversation: private use.
+const LANE: PayloadProtocol = PayloadProtocol::new(0xF0DE);
+/// How long a step may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks at a broker that is starting.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A directory, a broker in it, and this program's path.
+struct Stage {
+    program: PathBuf,
+    dir: tempfile::TempDir,
+    broker: Option<Child>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(mut broker) = self.broker.take() {
+            // Only when a step failed: the last one has waited for its end.
+            let _ = broker.kill();
+            let _ = broker.wait();
+        }
+    }
+}
+
+/// Shows the round.
+pub(crate) fn run() -> Result<ExitCode, Failure> {
+    let mut stage = Stage::set()?;
+    println!("A private directory: {}", stage.dir.path().display());
+    if broker_transport::identity::is_privileged() {
+        println!("(as a privileged user, which `brokerd serve` would refuse; here nobody else gets in)");
+    }
+
+    println!("\n1. Say which services there are:");
+    let program = stage.program.display().to_string();
+    stage.shown(&[
+        "service",
+        "add",
+        "demo",
+        "--binary",
+        &program,
+        "--min-version",
+        "1.2.0",
+        "--label",
+        "spawn.args=demo-backend",
+    ])?;
+
+    println!("\n2. Run a broker:");
+    stage.serve()?;
+
+    println!("\n3. A client says Hello, in version 1.4.2:");
+    let begun = Instant::now();
+    let agreement = stage.hello("demo", "1.4.2").map_err(Failure::refused)?;
+    println!("   Negotiated: version {} at {}", agreement.daemon_version, agreement.backend_pipe.display());
+    println!("   (the broker started it: {} ms)", begun.elapsed().as_millis());
+    let begun = Instant::now();
+    stage.hello("demo", "1.4.2").map_err(Failure::refused)?;
+    println!("   and again, now that it runs: {} us", begun.elapsed().as_micros());
+
+    println!("\n4. The client talks to the backend itself:");
+    println!("   it answers: {}", talk(&agreement.backend_pipe, "good day")?);
+
+    println!("\n5. Others are told why not, and what to do:");
+    for (service, version) in [("unknown", "1.0.0"), ("demo", "1.1.9")] {
+        match stage.hello(service, version) {
+            Err(HelloError::Refused(refused)) => {
+                let code = refused.kind.code();
+                let code = broker_protocol::wire::ErrorCode::try_from(code).unwrap_or_default();
+                println!("   Refused ({}): {}", code.as_str_name(), refused.reason);
+            }
+            Err(error) => return Err(Failure::refused(error)),
+            Ok(_) => return Err(Failure::refused(format!("{service} {version} was not refused"))),
+        }
+    }
+
+    println!("\n6. End it:");
+    stage.shut_down()?;
+    println!("   drained; backend, socket and lock are gone");
+    println!("\nNext: `brokerd service add NAME --binary PATH`, then `brokerd serve`.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where temporary files go, unless the sockets of backends would get too long a path there.
+fn place() -> PathBuf {
+    const RANDOM_NAME: &str = "rpdemoXXXXXX";
+    let usual = std::env::temp_dir();
+    let runtime = endpoint::RuntimePlaces {
+        xdg_runtime_dir: Some(usual.join(RANDOM_NAME).into()),
+        tmpdir: Some(usual.join(RANDOM_NAME).into()),
+        ..endpoint::RuntimePlaces::default()
+    };
+    let fits = endpoint::current_user_hash()
+        .and_then(|user| {
+            endpoint::socket_path(
+                endpoint::Platform::CURRENT,
+                &endpoint::backend_leaf(&user, [0; 16]),
+                &runtime,
+            )
+        })
+        .is_ok();
+    if fits { usual } else { PathBuf::from("/tmp") }
+}
+
+impl Stage {
+    fn set() -> Result<Self, Failure> {
+        let failed = |what: &str, error: std::io::Error| Failure::refused(format!("{what}: {error}"));
+        let program = std::env::current_exe().map_err(|error| failed("cannot find this program", error))?;
+        let dir = tempfile::Builder::new().prefix("rpdemo").tempdir_in(place());
+        let dir = dir.map_err(|error| failed("cannot make a directory for the demo", error))?;
+        Ok(Self { program, dir, broker: None })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/demo.sock")
+    }
+
+    /// This program in a home of its own.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        for variable in
+            ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "RUNNING_PROCESS_SERVICE_DEF_DIR"]
+        {
+            command.env_remove(variable);
+        }
+        command
+            .args(arguments)
+            .env("HOME", self.dir.path())
+            .env("XDG_RUNTIME_DIR", self.dir.path())
+            .env("TMPDIR", self.dir.path())
+            .env("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command as the reader would, and shows what it prints.
+    fn shown(&self, arguments: &[&str]) -> Result<(), Failure> {
+        println!("   $ brokerd {}", arguments.join(" "));
+        let output = self.command(arguments).output();
+        let output = output
+            .map_err(|error| Failure::refused(format!("cannot run {}: {error}", self.program.display())))?;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            println!("   {line}");
+        }
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(Failure::refused(String::from_utf8_lossy(&output.stderr)))
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Failure> {
+        let socket = self.socket();
+        let arguments = ["serve", "--socket", &socket.display().to_string()];
+        println!("   $ brokerd {} &", arguments.join(" "));
+        let child = self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        self.broker =
+            Some(child.map_err(|error| Failure::refused(format!("cannot start a broker: {error}")))?);
+        let deadline = Instant::now() + PATIENCE;
+        let ready = AdminRequest { verb: AdminVerb::Readyz.into(), ..AdminRequest::default() };
+        while let Err(error) = blocking::admin(&socket, &ready) {
+            if Instant::now() > deadline {
+                return Err(Failure::refused(format!("the broker did not come up: {error}")));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn hello(&self, service: &str, version: &str) -> Result<broker_client::Agreement, HelloError> {
+        // The demo's own names and versions are good ones.
+        let (Ok(service), Ok(version)) = (ServiceName::parse(service), Version::parse(version)) else {
+            unreachable!("a constant that does not parse")
+        };
+        blocking::say_hello(&self.socket(), &Hello::new(service, version), PATIENCE)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Failure> {
+        let socket = self.socket().display().to_string();
+        self.shown(&["shutdown", "--socket", &socket])?;
+        if let Some(mut broker) = self.broker.take() {
+            let status = broker
+                .wait()
+                .map_err(|error| Failure::refused(format!("cannot wait for the broker: {error}")))?;
+            if !status.success() {
+                return Err(Failure::refused(format!("the broker ended with {status}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One request to a backend, and the text of its answer.
+fn talk(endpoint: &Path, text: &'static str) -> Result<String, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::refused(format!("{}: {error}", endpoint.display()));
+    let deadline = Some(Instant::now() + PATIENCE);
+    let stream = BlockingStream::connect(endpoint, Some(PATIENCE)).map_err(|error| failed(&error))?;
+    let request = frame_bytes(&Frame::request(LANE, 1, text)).map_err(|error| failed(&error))?;
+    stream.send_all_before(&request, deadline).map_err(|error| failed(&error))?;
+    let body = read_frame_body_blocking(&stream, limits::MAX_FRAME_BODY, deadline)
+        .map_err(|error| failed(&error))?;
+    let answer = broker_protocol::FrameView::decode(&body).map_err(|error| failed(&error))?;
+    Ok(String::from_utf8_lossy(answer.payload).into_owned())
+}
+
+/// The demo's backend: says back what it is told.
+pub(crate) fn backend() -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::refused(format!("cannot start the event loop: {error}")))?;
+    runtime.block_on(async {
+        let mut stop = StopRequests::listen().map_err(Failure::refused)?;
+        let backend = Backend::from_env().map_err(Failure::refused)?;
+        let version =
+            backend.environment().map(|environment| environment.version.to_string()).unwrap_or_default();
+        let answer = move |request: Request| {
+            let said = String::from_utf8_lossy(request.payload()).into_owned();
+            let answer = format!("\"{said}\" to you too, says demo {version}");
+            async move { answer }
+        };
+        let stopped = async {
+            stop.next().await;
+        };
+        backend.serve_until(answer, stopped).await.map_err(Failure::refused)?;
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,252 @@
+//! Starting, probing and ending backends, as the broker orders it (behaviour.md 4).
+//!
+//! Invariants: the outcome of every order goes back to the broker exactly once; a process that did not
+//! become ready is dead and reaped before its failure is told; the socket of a backend that was started
+//! here goes when the backend does.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
+use broker_core::handoff::BackendSlot;
+use broker_core::services::Activation;
+use broker_protocol::{SpawnFailure, SpawnStage};
+use broker_transport::listener::{BindOptions, BoundSocket};
+use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
+use broker_transport::process::{self, ChildProcess, ParentDeath, ProcessWatch, SpawnCommand};
+use broker_transport::{endpoint, identity};
+
+use super::shell::Shell;
+use crate::definitions;
+use crate::redact::redact;
+
+/// Lines of a dead backend's standard error that are told.
+const STDERR_LINES: usize = 12;
+
+/// A process that is being started, runs, or is ending.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    child: OnceCell<Rc<ChildProcess>>,
+    /// Told to die before it was born.
+    is_doomed: Cell<bool>,
+    socket: RefCell<Option<PathBuf>>,
+}
+
+impl Process {
+    pub(super) fn signal(&self, signal: StopSignal) {
+        let signal = match signal {
+            StopSignal::Terminate => process::StopSignal::Terminate,
+            StopSignal::Kill => process::StopSignal::Kill,
+        };
+        match self.child.get() {
+            Some(child) => {
+                if let Err(error) = child.signal(signal) {
+                    tracing::debug!(pid = child.pid(), %error, "a backend was not signalled");
+                }
+            }
+            None => self.is_doomed.set(true),
+        }
+    }
+
+    /// Removes its socket file, if it left one.
+    pub(super) fn remove_socket(&self) {
+        if let Some(socket) = self.socket.take() {
+            // Most backends remove it themselves.
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+
+    fn adopt(&self, child: ChildProcess) -> Rc<ChildProcess> {
+        let child = Rc::clone(self.child.get_or_init(|| Rc::new(child)));
+        if self.is_doomed.get() {
+            self.signal(StopSignal::Kill);
+        }
+        child
+    }
+}
+
+/// Carries out a start, and stays with the process until it ends.
+pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Process>) {
+    let slot = order.slot;
+    let ended = match bring_up(&shell, &order, &process).await {
+        Ok((child, endpoint)) => {
+            shell.tell(Input::Started { slot, pid: child.pid(), endpoint });
+            Input::Exited { slot, exit: end_of(&child).await }
+        }
+        Err(failure) => Input::StartFailed { slot, failure },
+    };
+    process.remove_socket();
+    shell.forget_process(slot);
+    shell.tell(ended);
+}
+
+async fn end_of(child: &ChildProcess) -> Exit {
+    match child.wait().await {
+        Ok(process::Exit::Code(status)) => Exit::Status(status),
+        Ok(process::Exit::Signal(signal)) => Exit::Signal(signal),
+        Ok(process::Exit::Unknown) | Err(_) => Exit::Unknown,
+    }
+}
+
+/// Starts the process and waits until it is ready.
+async fn bring_up(
+    shell: &Shell,
+    order: &StartOrder,
+    process: &Process,
+) -> Result<(Rc<ChildProcess>, String), SpawnFailure> {
+    let program = resolve(order).await?;
+    let (endpoint, listener) = prepare_endpoint(order.definition.settings().activation)?;
+    *process.socket.borrow_mut() = Some(PathBuf::from(&endpoint));
+    let command = command(shell, order, program, &endpoint, listener);
+    let child = shell.spawner().spawn(command).await;
+    let child = child.map_err(|error| SpawnFailure::new(SpawnStage::Exec, error.to_string()))?;
+    let child = process.adopt(child);
+    match check_ready(order, &child, &endpoint).await {
+        Ok(()) => Ok((child, endpoint)),
+        Err(failure) => Err(bury(&child, failure).await),
+    }
+}
+
+async fn resolve(order: &StartOrder) -> Result<PathBuf, SpawnFailure> {
+    let (definition, version) = (Arc::clone(&order.definition), order.version.clone());
+    let resolved =
+        tokio::task::spawn_blocking(move || definitions::resolve_binary(&definition, &version)).await;
+    let failure = |cause: String| SpawnFailure::new(SpawnStage::Resolve, cause);
+    resolved.map_err(|error| failure(error.to_string()))?.map_err(|error| failure(error.to_string()))
+}
+
+fn prepare_endpoint(activation: Activation) -> Result<(String, Option<BoundSocket>), SpawnFailure> {
+    let failure = |cause: String| SpawnFailure::new(SpawnStage::Endpoint, cause);
+    let path = endpoint::new_backend_endpoint().map_err(|error| failure(error.to_string()))?;
+    let listener = match activation {
+        Activation::Bind => None,
+        Activation::ListenFds => {
+            let bound = BoundSocket::bind(&path, &BindOptions::default());
+            Some(bound.map_err(|error| failure(error.to_string()))?)
+        }
+    };
+    let text = path.into_os_string().into_string();
+    // The names of endpoints are checked to be UTF-8 where they are made.
+    text.map(|text| (text, listener)).map_err(|path| failure(format!("{} is not UTF-8", path.display())))
+}
+
+fn command(
+    shell: &Shell,
+    order: &StartOrder,
+    program: PathBuf,
+    endpoint: &str,
+    listener: Option<BoundSocket>,
+) -> SpawnCommand {
+    let settings = order.definition.settings();
+    let mut command = SpawnCommand::new(program);
+    command.args = settings.args.iter().map(OsString::from).collect();
+    command.env = settings.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let namespace = endpoint::current_user_hash().map(|hash| hash.to_string()).unwrap_or_default();
+    let told = [
+        ("SERVICE_NAME", order.definition.service().to_string()),
+        ("SERVICE_VERSION", order.version.to_string()),
+        ("BACKEND_PIPE", endpoint.to_owned()),
+        ("BACKEND_NAMESPACE", namespace),
+        ("INSTANCE", shell.settings().instance.value.to_string()),
+        ("TRACEPARENT", order.traceparent.clone()),
+        ("TRACESTATE", order.tracestate.clone()),
+    ];
+    for (name, value) in told {
+        // A trace context may hold what no variable can; it is not worth failing a start for.
+        if !value.is_empty() && !value.contains('\0') {
+            command = command.env(format!("RUNNING_PROCESS_BROKER_V1_{name}"), value);
+        }
+    }
+    command.listen_fd = listener.map(BoundSocket::into_descriptor);
+    command.parent_death =
+        if shell.settings().keep_backends.value { ParentDeath::Survive } else { ParentDeath::Terminate };
+    command
+}
+
+/// Waits for the answer to a probe, and checks that it comes from the process that was started.
+///
+/// The executable is hashed meanwhile: the very file that the process runs, whatever lies at its path.
+async fn check_ready(order: &StartOrder, child: &ChildProcess, endpoint: &str) -> Result<(), SpawnFailure> {
+    let pid = child.pid();
+    let hash = tokio::task::spawn_blocking(move || identity::hash_process_executable(pid));
+    let expectation = Expectation {
+        pid: Some(pid),
+        boot_id: Some(identity::boot_id().map_err(|error| unidentified(&error))?),
+        exe_hash: None,
+        endpoint: Some(endpoint.to_owned()),
+    };
+    let limit = order.definition.settings().spawn_timeout;
+    let answer =
+        probe::wait_ready(endpoint, child, &expectation, limit).await.map_err(|error| match error {
+            NotReady::Mismatch(_) => SpawnFailure::new(SpawnStage::Identity, error.to_string()),
+            NotReady::Died { .. } | NotReady::TimedOut { .. } | NotReady::Watch(_) => {
+                SpawnFailure::new(SpawnStage::Ready, error.to_string())
+            }
+        })?;
+    let hash = hash.await.map_err(|error| unidentified(&error))?.map_err(|error| unidentified(&error))?;
+    let expectation = Expectation { exe_hash: Some(hash), ..Expectation::default() };
+    expectation
+        .check(&answer)
+        .map_err(|mismatch| SpawnFailure::new(SpawnStage::Identity, mismatch.to_string()))
+}
+
+fn unidentified(error: &dyn std::error::Error) -> SpawnFailure {
+    SpawnFailure::new(SpawnStage::Identity, format!("its identity cannot be found out: {error}"))
+}
+
+/// Makes sure that a process which did not become ready is gone, and adds how it ended and what it said.
+async fn bury(child: &ChildProcess, failure: SpawnFailure) -> SpawnFailure {
+    let died_by_itself = matches!(child.try_wait(), Ok(Some(_)));
+    if let Err(error) = child.signal(process::StopSignal::Kill)
+        && !died_by_itself
+    {
+        tracing::warn!(pid = child.pid(), %error, "a backend that did not become ready was not killed");
+    }
+    let exit = end_of(child).await;
+    let home = std::env::var("HOME").ok();
+    let stderr = redact(&child.stderr().last_lines(STDERR_LINES).join("\n"), home.as_deref());
+    let (exit_status, signal) = match exit {
+        Exit::Status(status) if died_by_itself => (Some(status), None),
+        Exit::Signal(signal) if died_by_itself => (None, Some(signal)),
+        Exit::Status(_) | Exit::Signal(_) | Exit::Unknown => (None, None),
+    };
+    SpawnFailure { exit_status, signal, stderr, ..failure }
+}
+
+/// Probes a registered endpoint, and watches the process behind it until it ends.
+pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) {
+    match find(Path::new(&endpoint)).await {
+        Ok((pid, watch)) => {
+            shell.tell(Input::Probed { slot, outcome: Ok(pid) });
+            if let Err(error) = watch.died().await {
+                tracing::warn!(pid, %error, "a registered backend is not watched any more");
+            }
+            shell.tell(Input::Exited { slot, exit: Exit::Unknown });
+        }
+        Err(cause) => shell.tell(Input::Probed { slot, outcome: Err(cause) }),
+    }
+}
+
+/// The process behind an endpoint, held on to. It is asked twice: what answers while its process is
+/// watched is that very process, not a later one with the same pid.
+async fn find(endpoint: &Path) -> Result<(u32, ProcessWatch), String> {
+    let ask = || async {
+        let process = probe_identity(endpoint).await.map_err(|error| error.to_string())?;
+        let expectation = Expectation {
+            boot_id: Some(identity::boot_id().map_err(|error| error.to_string())?),
+            endpoint: Some(endpoint.display().to_string()),
+            ..Expectation::default()
+        };
+        expectation.check(&process).map_err(|mismatch| mismatch.to_string())?;
+        Ok::<u32, String>(process.pid)
+    };
+    let pid = ask().await?;
+    let watch = ProcessWatch::open(pid).map_err(|error| error.to_string())?;
+    match ask().await? {
+        again if again == pid => Ok((pid, watch)),
+        again => Err(format!("process {pid} answered first, then process {again}")),
+    }
+}

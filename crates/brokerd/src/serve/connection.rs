@@ -1,0 +1,194 @@
+//! One connection, from accept to close: read one frame, ask the broker, write one frame.
+//!
+//! It decides nothing. Invariants: no byte behind the first frame is read, so early data stays in the
+//! socket; the read has a deadline counted from accept and the write one of its own, so no peer holds a
+//! connection longer than the sum of both and a backend's start.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use broker_core::admission::{ConnectionKey, PeerKey};
+use broker_core::broker::{Decision, FirstFrame, Input};
+use broker_core::hello::{Admitted, Reply};
+use broker_core::time::Monotonic;
+use broker_protocol::limits::MAX_HELLO_BODY;
+use broker_protocol::prost::Message;
+use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb, Frame, FrameKind};
+use broker_protocol::{Echo, PayloadProtocol, Refusal, frame_bytes};
+use broker_transport::frame_io::{FrameFault, FrameReader, ReadError};
+use broker_transport::stream::Stream;
+
+use super::facts;
+use super::shell::Shell;
+
+/// How long a peer may take to read its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is left to do when an answer is written.
+struct Answer {
+    bytes: Vec<u8>,
+    then: Then,
+}
+
+enum Then {
+    Close,
+    Drain { deadline: Option<Duration> },
+}
+
+impl From<Vec<u8>> for Answer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, then: Then::Close }
+    }
+}
+
+/// Tells the broker of the connection's end, however its task ends.
+struct Open<'a> {
+    shell: &'a Rc<Shell>,
+    key: ConnectionKey,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.shell.forget(self.key);
+    }
+}
+
+/// Serves a connection that was admitted at `accepted`.
+pub(super) async fn serve(
+    shell: Rc<Shell>,
+    stream: Stream,
+    key: ConnectionKey,
+    peer: PeerKey,
+    accepted: Monotonic,
+) {
+    let _open = Open { shell: &shell, key };
+    let patience = shell.settings().hello_timeout.value;
+    let deadline = shell.clock().instant(accepted.saturating_add(patience));
+    let mut reader = FrameReader::new(MAX_HELLO_BODY);
+    let read = tokio::time::timeout_at(deadline, reader.read_from(&stream)).await;
+    let _in_flight = shell.begin_answer();
+    let answer = match read {
+        Ok(Ok(())) => {
+            let body = reader.take_body();
+            Exchange { shell: &shell, stream: &stream, key, peer, accepted }.answer(&body).await
+        }
+        Ok(Err(ReadError::Fault(fault))) => {
+            refusal_of(fault).map(|refusal| malformed(&shell, key, peer, refusal))
+        }
+        Ok(Err(ReadError::Io(error))) => {
+            tracing::debug!(%error, "a connection broke before its request was read");
+            None
+        }
+        Err(_) if reader.received() == 0 => None,
+        Err(_) => {
+            let refusal = Refusal::FrameTooLate { received: reader.received(), deadline: patience };
+            Some(malformed(&shell, key, peer, refusal))
+        }
+    };
+    if let Some(answer) = answer {
+        write(&stream, &answer.bytes).await;
+        match answer.then {
+            Then::Close => {}
+            Then::Drain { deadline } => shell.tell(Input::Drain { deadline }),
+        }
+    }
+}
+
+async fn write(stream: &Stream, bytes: &[u8]) {
+    match tokio::time::timeout(WRITE_TIMEOUT, stream.send_all(bytes)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a peer left before its answer was written"),
+        Err(_) => tracing::debug!("a peer does not read its answer"),
+    }
+}
+
+/// What a fault of the first frame means (rows 1 to 3); `None` where the peer asked nothing.
+const fn refusal_of(fault: FrameFault) -> Option<Refusal> {
+    match fault {
+        FrameFault::FramingVersion(actual) => Some(Refusal::FramingVersion { actual }),
+        FrameFault::TooLong { declared, limit } => Some(Refusal::FrameTooLong { declared, limit }),
+        FrameFault::Truncated { received } => Some(Refusal::FrameCutShort { received }),
+        FrameFault::ClosedBeforeFirstByte => None,
+    }
+}
+
+fn malformed(shell: &Rc<Shell>, key: ConnectionKey, peer: PeerKey, refusal: Refusal) -> Answer {
+    let reply = shell.call(|broker, now| broker.malformed(now, key, peer, refusal));
+    encode(&Echo::default(), &reply)
+}
+
+fn encode(echo: &Echo<'_>, reply: &Reply) -> Answer {
+    let mut bytes = Vec::new();
+    reply.encode(echo, &mut bytes);
+    bytes.into()
+}
+
+/// A connection whose first frame is there.
+struct Exchange<'a> {
+    shell: &'a Rc<Shell>,
+    stream: &'a Stream,
+    key: ConnectionKey,
+    peer: PeerKey,
+    accepted: Monotonic,
+}
+
+impl Exchange<'_> {
+    /// The answer; `None` when nobody is left to read it.
+    async fn answer(&self, body: &[u8]) -> Option<Answer> {
+        match self.shell.call(|broker, now| broker.first_frame(now, self.key, self.peer, body)) {
+            FirstFrame::Hello(admitted) => {
+                let reply = self.hello(&admitted).await?;
+                Some(encode(&admitted.request().echo, &reply))
+            }
+            FirstFrame::Admin(echo, request) => Some(admin(self.shell, &echo, &request).await),
+            FirstFrame::Refused(echo, reply) => Some(encode(&echo, &reply)),
+        }
+    }
+
+    async fn hello(&self, admitted: &Admitted<'_>) -> Option<Reply> {
+        let service = admitted.service();
+        let known = self.shell.look(|broker, _| broker.stamp(service));
+        let definition = self.shell.definitions().check(service, known).await;
+        let decision =
+            self.shell.call(|broker, now| broker.hello(now, self.accepted, self.key, admitted, definition));
+        match decision {
+            Decision::Reply(reply) => Some(reply),
+            Decision::Wait => {
+                // Nothing ran since the decision, so the reply cannot have come yet.
+                let reply = self.shell.wait_for_reply(self.key);
+                tokio::select! {
+                    reply = reply => reply.ok(),
+                    _ = self.stream.hung_up() => None,
+                }
+            }
+        }
+    }
+}
+
+async fn admin(shell: &Rc<Shell>, echo: &Echo<'_>, request: &AdminRequest) -> Answer {
+    let reply = facts::answer(shell, request).await;
+    let then = if request.verb == AdminVerb::Shutdown as i32 {
+        let deadline =
+            (request.drain_deadline_ms > 0).then(|| Duration::from_millis(request.drain_deadline_ms));
+        Then::Drain { deadline }
+    } else {
+        Then::Close
+    };
+    Answer { bytes: admin_frame(echo, &reply), then }
+}
+
+fn admin_frame(echo: &Echo<'_>, reply: &AdminReply) -> Vec<u8> {
+    let frame = Frame {
+        kind: FrameKind::Response.into(),
+        traceparent: echo.traceparent.to_owned(),
+        tracestate: echo.tracestate.to_owned(),
+        ..Frame::request(PayloadProtocol::ADMIN, echo.request_id, reply.encode_to_vec())
+    };
+    match frame_bytes(&frame) {
+        Ok(bytes) => bytes.to_vec(),
+        Err(error) => {
+            tracing::error!(%error, "an admin answer is too long for a frame");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The lifecycle events on disk (behaviour.md 9).
+//!
+//! A thread of its own appends them, so that a slow disk never delays a Hello; the queue to it is
+//! bounded, and what does not fit is dropped and counted. Invariants: an event is written whole, with
+//! one `write`, or taken back; the file never exceeds [`MAX_LOG`]; a failure is told once, not per event.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use broker_protocol::BoundedEvent;
+use broker_protocol::limits::MAX_EVENT;
+use broker_transport::files;
+
+/// Longest log, in bytes; then it is rotated.
+pub(crate) const MAX_LOG: u64 = 8 * 1024 * 1024;
+/// Rotated logs that are kept: `lifecycle.pb.1` is the youngest.
+pub(crate) const ROTATED_LOGS: u32 = 4;
+/// Events that may wait for the disk.
+const QUEUE: usize = 1_024;
+
+/// The log of one broker.
+#[derive(Debug)]
+pub(crate) struct EventLog {
+    queue: Option<SyncSender<BoundedEvent>>,
+    writer: Option<JoinHandle<()>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl EventLog {
+    /// Begins to append to `path`.
+    ///
+    /// # Errors
+    /// No thread is to be had. Whether the file can be written to shows later, and stops nothing.
+    pub(crate) fn start(path: PathBuf) -> io::Result<Self> {
+        let (queue, events) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&dropped);
+        let writer = std::thread::Builder::new()
+            .name("broker-events".into())
+            .spawn(move || write_all(&events, &mut LogFile::new(path, MAX_LOG), &counter))?;
+        Ok(Self { queue: Some(queue), writer: Some(writer), dropped })
+    }
+
+    /// Queues an event; never waits.
+    pub(crate) fn append(&self, event: BoundedEvent) {
+        if self.queue.as_ref().is_none_or(|queue| queue.try_send(event).is_err()) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Events that were not written.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for EventLog {
+    /// Waits until everything that is queued is written.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // It panics nowhere; if it did, there is nobody left to tell.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn write_all(events: &Receiver<BoundedEvent>, log: &mut LogFile, dropped: &AtomicU64) {
+    let mut is_failing = false;
+    while let Ok(event) = events.recv() {
+        match log.append(&event) {
+            Ok(()) => is_failing = false,
+            Err(error) => {
+                dropped.fetch_add(1, Ordering::Relaxed);
+                if !is_failing {
+                    let path = log.path.display();
+                    tracing::warn!(%path, %error, "lifecycle events are dropped until the log can be written again");
+                }
+                is_failing = true;
+            }
+        }
+    }
+}
+
+/// The file, opened when it is needed.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    limit: u64,
+    open: Option<(File, u64)>,
+    encoded: Vec<u8>,
+}
+
+impl LogFile {
+    const fn new(path: PathBuf, limit: u64) -> Self {
+        Self { path, limit, open: None, encoded: Vec::new() }
+    }
+
+    fn append(&mut self, event: &BoundedEvent) -> io::Result<()> {
+        self.encoded.clear();
+        event.append_to(&mut self.encoded);
+        debug_assert!(self.encoded.len() <= MAX_EVENT);
+        let length = self.encoded.len() as u64;
+        let (mut file, size) = self.file_with_room_for(length)?;
+        match file.write(&self.encoded) {
+            Ok(written) if written == self.encoded.len() => {
+                self.open = Some((file, size + length));
+                Ok(())
+            }
+            Ok(written) => {
+                // A part of an event would spoil all that follow.
+                file.set_len(size)?;
+                let message = format!("only {written} of {length} bytes could be written");
+                Err(io::Error::new(io::ErrorKind::StorageFull, message))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// On an error the file is opened anew next time.
+    fn file_with_room_for(&mut self, length: u64) -> io::Result<(File, u64)> {
+        let (file, size) = match self.open.take() {
+            Some(open) => open,
+            None => open(&self.path)?,
+        };
+        if size + length <= self.limit {
+            return Ok((file, size));
+        }
+        drop(file);
+        rotate(&self.path)?;
+        open(&self.path)
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let (file, facts) = files::open_append(path)?;
+    if facts.kind != files::FileKind::Regular {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok((file, facts.size))
+}
+
+/// Moves every log one number up; the oldest goes.
+fn rotate(path: &Path) -> io::Result<()> {
+    let numbered = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    for number in (1..ROTATED_LOGS).rev() {
+        match std::fs::rename(numbered(number), numbered(number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    std::fs::rename(path, numbered(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_protocol::prost::Message;
+    use broker_protocol::wire::LifecycleEvent;
+
+    use super::*;
+
+    fn event(ts_ms: u64) -> BoundedEvent {
+        BoundedEvent::new(LifecycleEvent { ts_ms, reason: "x".repeat(80), ..LifecycleEvent::default() })
+    }
+
+    fn read(path: &Path) -> Vec<u64> {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        let mut rest = &bytes[..];
+        let mut stamps = Vec::new();
+        while !rest.is_empty() {
+            stamps.push(LifecycleEvent::decode_length_delimited(&mut rest).unwrap().ts_ms);
+        }
+        stamps
+    }
+
+    #[test]
+    fn what_is_queued_is_on_disk_once_the_log_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lifecycle.pb");
+        for start in [1, 101] {
+            let log = EventLog::start(path.clone()).unwrap();
+            (start..start + 100).for_each(|ts_ms| log.append(event(ts_ms)));
+            assert_eq!(log.dropped(), 0);
+        }
+        assert_eq!(read(&path), (1..=200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_full_log_is_rotated_and_four_old_ones_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lifecycle.pb");
+        let mut encoded = Vec::new();
+        event(100).append_to(&mut encoded);
+        let mut log = LogFile::new(path.clone(), 2 * encoded.len() as u64);
+        for ts_ms in 100..113 {
+            log.append(&event(ts_ms)).unwrap();
+        }
+        assert_eq!(read(&path), [112]);
+        let old: Vec<_> =
+            (1..=5).map(|number| read(&dir.path().join(format!("lifecycle.pb.{number}")))).collect();
+        assert_eq!(old, [vec![110, 111], vec![108, 109], vec![106, 107], vec![104, 105], vec![]]);
+    }
+
+    #[test]
+    fn the_last_event_that_fits_exactly_causes_no_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lifecycle.pb");
+        let mut encoded = Vec::new();
+        event(100).append_to(&mut encoded);
+        let mut log = LogFile::new(path.clone(), encoded.len() as u64);
+        log.append(&event(100)).unwrap();
+        assert!(!dir.path().join("lifecycle.pb.1").exists());
+        log.append(&event(101)).unwrap();
+        assert_eq!((read(&path), read(&dir.path().join("lifecycle.pb.1"))), (vec![101], vec![100]));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_drops_counts_and_recovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("absent/lifecycle.pb");
+        let mut log = LogFile::new(path.clone(), MAX_LOG);
+        assert!(log.append(&event(1)).is_err());
+        std::fs::create_dir(dir.path().join("absent")).unwrap();
+        log.append(&event(2)).unwrap();
+        assert_eq!(read(&path), [2]);
+
+        let log = EventLog::start(dir.path().join("nowhere/lifecycle.pb")).unwrap();
+        let dropped = Arc::clone(&log.dropped);
+        log.append(event(3));
+        drop(log);
+        assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    }
+}

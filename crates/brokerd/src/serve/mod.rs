@@ -1,0 +1,183 @@
+//! `brokerd serve`: from the command line to a running broker, and to its end.
+//!
+//! It reads like a story and decides nothing: `settings` says how it runs, `place` is where it listens,
+//! `shell` carries out what the state machine decides, `connection` and `backends` are its hands.
+
+mod backends;
+mod clock;
+mod connection;
+mod entropy;
+pub(crate) mod event_log;
+mod facts;
+mod logging;
+mod place;
+pub(crate) mod settings;
+mod shell;
+
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use broker_core::admission::{ConnectionLimits, RateLimit};
+use broker_core::backends::Registration;
+use broker_core::broker::{BackendsOnExit, Broker, BrokerConfig, Input};
+use broker_core::entropy::BlockEntropy;
+use broker_core::hello::HandoffPlatform;
+use broker_core::services::TrustDomain;
+use broker_transport::listener::{AcceptError, Listener};
+use broker_transport::process::Spawner;
+use broker_transport::stop_requests::StopRequests;
+use tokio::runtime::{Builder, LocalOptions};
+
+use self::clock::Clock;
+use self::entropy::SystemEntropy;
+use self::event_log::EventLog;
+use self::place::Place;
+use self::settings::{Settings, Sources};
+use self::shell::Shell;
+use crate::cli::ServeArgs;
+use crate::failure::{EXIT_REFUSED, Failure};
+use crate::output;
+
+/// Connections that are accepted before anything else gets its turn.
+const ACCEPTS_AT_ONCE: usize = 32;
+/// Pause after an accept that failed: what was missing is still missing a moment later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long answers may take to be written when the broker ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// Runs a broker until it is told to end.
+pub(crate) fn run(args: ServeArgs, sources: Sources<'_>) -> Result<ExitCode, Failure> {
+    place::refuse_privileged()?;
+    let mut settings = Settings::resolve(args, sources)?;
+    logging::start(settings.log.value);
+    settings.fit_into_descriptor_limit();
+    settings.prepare_directories()?;
+    let place = Place::take(&settings)?;
+    let failure = |what: &str, error: std::io::Error| Failure::refused(format!("{what}: {error}"));
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| failure("cannot start the event loop", error))?;
+    let exit = runtime.block_on(async {
+        let clock = Clock::start();
+        let spawner = Spawner::start()
+            .map_err(|error| failure("cannot start the thread that starts backends", error))?;
+        let events = EventLog::start(settings.event_log())
+            .map_err(|error| failure("cannot start the thread that writes events", error))?;
+        let stop = StopRequests::listen().map_err(|error| failure("cannot listen for signals", error))?;
+        let (listener, lock) = place.listen()?;
+        let shell = Shell::new(broker(&settings), clock, settings, spawner, events);
+        let exit = serve(shell, listener, stop).await;
+        drop(lock);
+        Ok(exit)
+    });
+    // What still runs on other threads is a hash or a read that nobody waits for any more.
+    runtime.shutdown_background();
+    exit
+}
+
+fn broker(settings: &Settings) -> shell::LiveBroker {
+    let mut config = BrokerConfig::new(settings.instance.value.clone());
+    config.hello.rate_limit = RateLimit::new(settings.hello_burst.value, settings.hello_refill.value);
+    config.hello.domain = if settings.serves_every_domain {
+        TrustDomain::Every
+    } else {
+        TrustDomain::Only(settings.instance.value.clone())
+    };
+    // No token is issued as long as this daemon passes no connections.
+    config.hello.platform = HandoffPlatform::Unsupported;
+    config.connections = ConnectionLimits::of_total(settings.max_connections.value as usize);
+    config.drain = settings.drain.value;
+    config.on_exit = if settings.keep_backends.value { BackendsOnExit::Keep } else { BackendsOnExit::Stop };
+    let mut broker = Broker::new(config, BlockEntropy::new(SystemEntropy))
+        .with_endpoint_names(output::broker_endpoint_text);
+    for backend in &settings.backends {
+        broker.register(Registration {
+            service: backend.service.clone(),
+            version: backend.version.clone(),
+            endpoint: backend.endpoint.clone(),
+            handoff_endpoint: backend.handoff.clone(),
+        });
+    }
+    broker
+}
+
+async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> ExitCode {
+    let settings = shell.settings();
+    tracing::info!(
+        instance = %settings.instance.value,
+        socket = %settings.socket.value.display(),
+        services = %settings.service_dir.value.display(),
+        pid = std::process::id(),
+        "serving"
+    );
+    tokio::task::spawn_local(Rc::clone(&shell).keep_time());
+    let mut requests = 0;
+    loop {
+        tokio::select! {
+            () = accept(&shell, &listener) => {}
+            () = shell.stopped() => break,
+            signal = stop.next() => {
+                requests += 1;
+                if requests > 1 {
+                    tracing::warn!(signal, "ending at once");
+                    shell.remove_backend_sockets();
+                    return ExitCode::from(EXIT_REFUSED);
+                }
+                tracing::info!(signal, "draining; a second signal ends the broker at once");
+                shell.tell(Input::Drain { deadline: None });
+            }
+        }
+    }
+    finish(&shell, listener).await;
+    tracing::info!("ended");
+    ExitCode::SUCCESS
+}
+
+/// Takes in every connection that waits. Cancelled only while none does.
+async fn accept(shell: &Rc<Shell>, listener: &Listener) {
+    let failed = match listener.accept().await {
+        Ok(accepted) => {
+            shell.take_in(accepted);
+            take_in_waiting(shell, listener).err()
+        }
+        Err(error) => Some(error),
+    };
+    match failed {
+        None => {}
+        Some(AcceptError::DescriptorPressure(error)) => {
+            tracing::debug!(%error, "no descriptor is left to accept with");
+            shell.tell(Input::DescriptorPressure);
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        Some(AcceptError::Other(error)) => {
+            tracing::warn!(%error, "a connection was not accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+fn take_in_waiting(shell: &Rc<Shell>, listener: &Listener) -> Result<(), AcceptError> {
+    for _ in 1..ACCEPTS_AT_ONCE {
+        match listener.try_accept()? {
+            Some(accepted) => shell.take_in(accepted),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Answers those who got in while it was still open, and leaves nothing behind.
+async fn finish(shell: &Rc<Shell>, listener: Listener) {
+    if let Err(error) = take_in_waiting(shell, &listener) {
+        tracing::debug!(%error, "connections that waited are closed unanswered");
+    }
+    // Their requests are there already, or they have none.
+    tokio::task::yield_now().await;
+    drop(listener);
+    shell.finish_answers(LAST_ANSWERS).await;
+    if !shell.settings().keep_backends.value {
+        shell.remove_backend_sockets();
+    }
+}

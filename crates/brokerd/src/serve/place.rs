@@ -1,0 +1,94 @@
+//! Where a broker listens: one broker per endpoint, in a directory that is the user's alone (behaviour.md 6).
+//!
+//! Invariant: the lock is taken before the socket is looked at, and given back after the socket is gone.
+
+use std::path::PathBuf;
+
+use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener};
+use broker_transport::lock::{InstanceLock, LockError};
+use broker_transport::{endpoint, identity, private_dir};
+
+use super::settings::Settings;
+use crate::failure::Failure;
+
+/// Lets root serve.
+const ALLOW_PRIVILEGED: &str = "RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED";
+
+/// Refuses to serve with the system's highest rights: every backend would have them too.
+///
+/// # Errors
+/// This is root, and nobody said that it may be.
+pub(super) fn refuse_privileged() -> Result<(), Failure> {
+    let is_allowed = std::env::var_os(ALLOW_PRIVILEGED).is_some_and(|value| value == "1");
+    if identity::is_privileged() && !is_allowed {
+        return Err(Failure::refused(
+            "refusing to serve as a privileged user: every backend would run with these rights",
+        )
+        .next(format!("run it as an ordinary user, or set {ALLOW_PRIVILEGED}=1 if that is what you want")));
+    }
+    Ok(())
+}
+
+/// An endpoint that is ours, bound but not yet accepted on.
+#[derive(Debug)]
+pub(super) struct Place {
+    socket: BoundSocket,
+    path: PathBuf,
+    lock: InstanceLock,
+}
+
+impl Place {
+    /// Takes the endpoint, or says who has it.
+    ///
+    /// # Errors
+    /// Exit code 3 where another broker is there; otherwise what is wrong with the place.
+    pub(super) fn take(settings: &Settings) -> Result<Self, Failure> {
+        let path = settings.socket.value.clone();
+        endpoint::check_length(endpoint::Platform::CURRENT, &path)
+            .map_err(|error| Failure::usage(error).next("pass a shorter path with --socket PATH"))?;
+        let Some(directory) = path.parent() else {
+            return Err(Failure::usage(format!("{} names no socket", path.display())));
+        };
+        let backends = endpoint::current_runtime_dir().map_err(Failure::usage)?;
+        for directory in [directory, &backends] {
+            private_dir::ensure_private_dir(directory).map_err(Failure::refused)?;
+            private_dir::refuse_network_filesystem(directory).map_err(Failure::refused)?;
+        }
+        endpoint::new_backend_endpoint().map_err(|error| {
+            Failure::usage(error)
+                .next("backends listen there: set XDG_RUNTIME_DIR to a shorter directory, or unset it")
+        })?;
+        let lock = InstanceLock::acquire(&endpoint::lock_path(&path), &path.to_string_lossy());
+        let lock = lock.map_err(|error| match error {
+            LockError::Held { .. } => {
+                already_running(&format!("a broker serves {} already: {error}", path.display()))
+            }
+            LockError::NotAFile { .. } | LockError::Io { .. } => Failure::refused(error),
+        })?;
+        let socket = BoundSocket::bind(&path, &BindOptions::default()).map_err(|error| match error {
+            BindError::InUse { .. } => already_running(&error.to_string()),
+            BindError::NotASocket { .. }
+            | BindError::TooLong { .. }
+            | BindError::NotAListener { .. }
+            | BindError::Io { .. } => Failure::refused(error),
+        })?;
+        Ok(Self { socket, path, lock })
+    }
+
+    /// Begins to accept; the lock is to be held as long as the listener lives.
+    ///
+    /// # Errors
+    /// The event loop does not take the socket.
+    pub(super) fn listen(self) -> Result<(Listener, InstanceLock), Failure> {
+        let Self { socket, path, lock } = self;
+        let listener = Listener::from_bound(socket)
+            .map_err(|error| Failure::refused(format!("cannot accept on {}: {error}", path.display())))?;
+        Ok((listener, lock))
+    }
+}
+
+fn already_running(what: &str) -> Failure {
+    Failure::already_running(what).next(
+        "use the one that runs, end it with `brokerd shutdown`, or choose another --instance or --socket",
+    )
+}

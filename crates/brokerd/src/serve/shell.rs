@@ -1,0 +1,300 @@
+//! The shell around the state machine: what it decides is carried out here.
+//!
+//! Everything runs on one thread. The [`Broker`] lies in a `RefCell` that is borrowed for one call at a
+//! time and never across an `await`, so there is one owner of the state and no lock order to remember.
+//! After each call, whatever it asked for is done before anything else happens. It decides nothing.
+//!
+//! Invariant: every task that serves a connection or a backend tells the broker of its end exactly once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use broker_core::admission::{ConnectionKey, PeerKey};
+use broker_core::broker::{Action, Arrival, Broker, Input, PeerIdentity, StopSignal};
+use broker_core::entropy::BlockEntropy;
+use broker_core::handoff::BackendSlot;
+use broker_core::hello::Reply;
+use broker_core::time::{Monotonic, Now};
+use broker_protocol::BoundedEvent;
+use broker_protocol::wire::EventKind;
+use broker_transport::listener::Accepted;
+use broker_transport::peer::PeerCredentials;
+use broker_transport::process::Spawner;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+
+use super::backends::{self, Process};
+use super::clock::Clock;
+use super::connection;
+use super::entropy::SystemEntropy;
+use super::event_log::EventLog;
+use super::settings::Settings;
+use crate::definitions::DefinitionDir;
+
+/// The state machine as the daemon runs it.
+pub(super) type LiveBroker = Broker<BlockEntropy<SystemEntropy>>;
+
+/// The daemon's state. One per process.
+pub(super) struct Shell {
+    broker: RefCell<LiveBroker>,
+    clock: Clock,
+    settings: Settings,
+    definitions: DefinitionDir,
+    spawner: Spawner,
+    events: EventLog,
+    /// How to end the task of each connection.
+    connections: RefCell<HashMap<ConnectionKey, AbortHandle>>,
+    next_connection: Cell<u64>,
+    /// Who waits for a backend.
+    waiting: RefCell<HashMap<ConnectionKey, oneshot::Sender<Reply>>>,
+    processes: RefCell<HashMap<BackendSlot, Rc<Process>>>,
+    /// When the broker next wants to be called, and the news that this has changed.
+    due: Cell<Option<Monotonic>>,
+    due_changed: Notify,
+    /// Requests that are being answered right now, and the news that there are none.
+    in_flight: Cell<usize>,
+    all_answered: Notify,
+    stop: Notify,
+}
+
+impl Shell {
+    pub(super) fn new(
+        broker: LiveBroker,
+        clock: Clock,
+        settings: Settings,
+        spawner: Spawner,
+        events: EventLog,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            broker: RefCell::new(broker),
+            clock,
+            definitions: settings.definitions(),
+            settings,
+            spawner,
+            events,
+            connections: RefCell::default(),
+            next_connection: Cell::new(0),
+            waiting: RefCell::default(),
+            processes: RefCell::default(),
+            due: Cell::new(None),
+            due_changed: Notify::new(),
+            in_flight: Cell::new(0),
+            all_answered: Notify::new(),
+            stop: Notify::new(),
+        })
+    }
+
+    pub(super) const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(super) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) const fn definitions(&self) -> &DefinitionDir {
+        &self.definitions
+    }
+
+    pub(super) const fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    pub(super) fn events_dropped(&self) -> u64 {
+        self.events.dropped()
+    }
+
+    /// Calls the broker, and carries out what it asks for.
+    pub(super) fn call<R>(self: &Rc<Self>, call: impl FnOnce(&mut LiveBroker, Now) -> R) -> R {
+        let result = call(&mut self.broker.borrow_mut(), self.clock.now());
+        self.carry_out_all();
+        result
+    }
+
+    /// Looks at the broker.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&LiveBroker, Now) -> R) -> R {
+        look(&self.broker.borrow(), self.clock.now())
+    }
+
+    /// Tells the broker what happened.
+    pub(super) fn tell(self: &Rc<Self>, input: Input) {
+        self.call(|broker, now| broker.handle(now, input));
+    }
+
+    fn carry_out_all(self: &Rc<Self>) {
+        loop {
+            let action = self.broker.borrow_mut().poll_action();
+            match action {
+                Some(action) => self.carry_out(action),
+                None => break,
+            }
+        }
+        let due = self.broker.borrow_mut().next_timeout();
+        if self.due.replace(due) != due {
+            self.due_changed.notify_one();
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::Reply { connection, reply } => {
+                if let Some(waiting) = self.waiting.borrow_mut().remove(&connection) {
+                    // Its client may have gone this very moment.
+                    let _ = waiting.send(reply);
+                }
+            }
+            Action::Evict { connection } => {
+                if let Some(task) = self.connections.borrow_mut().remove(&connection) {
+                    task.abort();
+                }
+            }
+            Action::Start(order) => {
+                let process = Rc::new(Process::default());
+                self.processes.borrow_mut().insert(order.slot, Rc::clone(&process));
+                tokio::task::spawn_local(backends::start(Rc::clone(self), order, process));
+            }
+            Action::Probe { slot, endpoint } => {
+                tokio::task::spawn_local(backends::probe(Rc::clone(self), slot, endpoint));
+            }
+            Action::Signal { slot, signal } => self.signal(slot, signal),
+            Action::Emit(event) => {
+                trace(&event);
+                self.events.append(event);
+            }
+            Action::Stop => self.stop.notify_one(),
+        }
+    }
+
+    fn signal(&self, slot: BackendSlot, signal: StopSignal) {
+        if let Some(process) = self.processes.borrow().get(&slot) {
+            process.signal(signal);
+        }
+    }
+
+    /// Takes in a connection that was just accepted.
+    pub(super) fn take_in(self: &Rc<Self>, accepted: Accepted) {
+        let key = ConnectionKey::new(self.next_connection.get());
+        self.next_connection.set(key.get() + 1);
+        let (identity, peer) = identify(accepted.peer.ok());
+        match self.call(|broker, now| (broker.connected(now, key, identity), now)) {
+            (Arrival::Serve, now) => {
+                let task = connection::serve(Rc::clone(self), accepted.stream, key, peer, now.monotonic);
+                let task = tokio::task::spawn_local(task);
+                self.connections.borrow_mut().insert(key, task.abort_handle());
+            }
+            (Arrival::Drop, _) => drop(accepted.stream),
+        }
+    }
+
+    /// Forgets a connection whose task ends.
+    pub(super) fn forget(self: &Rc<Self>, key: ConnectionKey) {
+        self.connections.borrow_mut().remove(&key);
+        self.waiting.borrow_mut().remove(&key);
+        self.call(|broker, now| broker.disconnected(now, key));
+    }
+
+    /// Where the answer to a Hello that waits will come out.
+    pub(super) fn wait_for_reply(&self, key: ConnectionKey) -> oneshot::Receiver<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.borrow_mut().insert(key, sender);
+        receiver
+    }
+
+    /// Forgets a process that has ended.
+    pub(super) fn forget_process(&self, slot: BackendSlot) {
+        self.processes.borrow_mut().remove(&slot);
+    }
+
+    /// Counts a request as being answered until the guard is dropped.
+    pub(super) fn begin_answer(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        InFlight(Rc::clone(self))
+    }
+
+    /// Waits until every request that was read is answered, but no longer than `limit`.
+    pub(super) async fn finish_answers(&self, limit: Duration) {
+        let all_answered = async {
+            while self.in_flight.get() > 0 {
+                self.all_answered.notified().await;
+            }
+        };
+        if tokio::time::timeout(limit, all_answered).await.is_err() {
+            tracing::warn!(
+                left = self.in_flight.get(),
+                "answers were still being written when the broker ended"
+            );
+        }
+    }
+
+    /// Waits until the broker wants the daemon to end.
+    pub(super) async fn stopped(&self) {
+        self.stop.notified().await;
+    }
+
+    /// Removes the sockets of backends that end with this process.
+    pub(super) fn remove_backend_sockets(&self) {
+        for process in self.processes.borrow().values() {
+            process.remove_socket();
+        }
+    }
+
+    /// Calls the broker whenever something is due, for ever.
+    pub(super) async fn keep_time(self: Rc<Self>) {
+        loop {
+            let changed = self.due_changed.notified();
+            match self.due.get() {
+                None => changed.await,
+                Some(due) => tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(self.clock.instant(due)) => {
+                        self.call(LiveBroker::handle_timeout);
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct InFlight(Rc<Shell>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let left = self.0.in_flight.get() - 1;
+        self.0.in_flight.set(left);
+        if left == 0 {
+            self.0.all_answered.notify_one();
+        }
+    }
+}
+
+fn identify(peer: Option<PeerCredentials>) -> (PeerIdentity, PeerKey) {
+    let Some(peer) = peer else {
+        return (PeerIdentity::Unreadable, PeerKey::new(u64::MAX, None));
+    };
+    let key = PeerKey::new(peer.user.key(), peer.pid.map(std::num::NonZeroU32::get));
+    (if peer.user.is_self() { PeerIdentity::Own(key) } else { PeerIdentity::Foreign(key) }, key)
+}
+
+/// Tells the log what the event file gets.
+fn trace(event: &BoundedEvent) {
+    let event = event.get();
+    let kind = event.kind();
+    let (name, service, reason) = (kind.as_str_name(), event.service_name.as_str(), event.reason.as_str());
+    let version = event.extra.get("version").map_or("", String::as_str);
+    match kind {
+        EventKind::HelloAccepted | EventKind::HelloRefused => {
+            let (request_id, connection_id) = (event.request_id.as_str(), event.connection_id);
+            tracing::debug!(service, version, request_id, connection_id, reason, "{name}");
+        }
+        _ if event.severity_number >= broker_protocol::Severity::Error.number() => {
+            tracing::error!(service, version, pid = event.pid, reason, "{name}");
+        }
+        _ if event.severity_number >= broker_protocol::Severity::Warn.number() => {
+            tracing::warn!(service, version, pid = event.pid, reason, "{name}");
+        }
+        _ => tracing::info!(service, version, pid = event.pid, reason, "{name}"),
+    }
+}
