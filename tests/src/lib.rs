@@ -1,1 +1,20 @@
+//! The harness of the end-to-end tests: a private home, real processes, bytes written by hand.
+//!
+//! Each test has a [`World`] of its own, so tests run side by side. Waiting is always for an event (a
+//! line, an end of file, an exit), with [`PATIENCE`] as the bound after which the test has failed.
 
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end at any surprise")]
+
+mod process;
+mod wire;
+mod world;
+
+use std::time::Duration;
+
+pub use process::{Daemon, Finished, exists, has_died};
+pub use wire::{Wire, agreed, frame_of, hello, refused, reply_of};
+pub use world::World;
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,145 @@
+//! Processes of a test: started, listened to, and never left behind.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::PATIENCE;
+
+/// A command that ran to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed for programs.
+    pub stdout: String,
+    /// What it printed for people.
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Runs a command.
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            status: output.status,
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Its exit code.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| panic!("ended by a signal: {self:?}"))
+    }
+
+    /// Whether it ended with 0.
+    pub fn is_success(&self) -> bool {
+        self.status.success()
+    }
+}
+
+/// A broker that runs beside the test. Killed when dropped.
+pub struct Daemon {
+    child: Child,
+    lines: Receiver<String>,
+    heard: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts a broker and waits until it says that it serves.
+    pub fn start(command: &mut Command) -> Self {
+        let mut daemon = Self::spawn(command);
+        daemon.wait_for_line("serving");
+        daemon
+    }
+
+    /// Starts a process whose standard error is listened to.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines, heard: Vec::new() }
+    }
+
+    /// Waits for a line with this text.
+    pub fn wait_for_line(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.heard.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no {text:?} in\n{}", self.heard.join("\n")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended before it said {text:?}:\n{}", self.heard.join("\n"))
+                }
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.child.id()), signal).unwrap();
+    }
+
+    /// Waits for its end; its exit code, or `None` when a signal ended it.
+    pub fn wait(&mut self) -> Option<i32> {
+        assert!(has_died(self.child.id()), "it did not end:\n{}", self.heard.join("\n"));
+        self.child.wait().unwrap().code()
+    }
+
+    /// Asks it to end and waits for that.
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.wait(), Some(0));
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // SIGTERM first, so that its backends go with it.
+        let _ = kill_process(pid(self.child.id()), Signal::TERM);
+        let _ = kill_process(pid(self.child.id()), Signal::TERM);
+        if !has_died(self.child.id()) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.try_into().unwrap()).unwrap()
+}
+
+/// Whether there is such a process, dead and unreaped ones included.
+pub fn exists(number: u32) -> bool {
+    rustix::process::test_kill_process(pid(number)).is_ok()
+}
+
+/// Waits for the death of a process, whoever started it; `false` when it outlives [`PATIENCE`].
+pub fn has_died(number: u32) -> bool {
+    let Ok(pidfd) = pidfd_open(pid(number), PidfdFlags::empty()) else { return true };
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience)).unwrap() > 0
+}

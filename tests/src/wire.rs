@@ -1,0 +1,119 @@
+//! A peer that knows only bytes.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use broker_protocol::PayloadProtocol;
+use broker_protocol::prost::Message;
+use broker_protocol::wire::{Frame, Hello, HelloReply, Negotiated, Refused, hello_reply};
+
+use crate::PATIENCE;
+
+/// A connection.
+pub struct Wire(UnixStream);
+
+impl Wire {
+    /// Connects to a socket.
+    pub fn connect(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    /// Writes these very bytes.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Writes a frame.
+    pub fn send(&mut self, frame: &Frame) {
+        self.write(&frame_of(&frame.encode_to_vec()));
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish(&mut self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Reads a frame.
+    pub fn receive(&mut self) -> Frame {
+        let mut header = [0; 5];
+        self.0.read_exact(&mut header).unwrap();
+        assert_eq!(header[0], 1, "the framing version");
+        let mut body = vec![0; u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize];
+        self.0.read_exact(&mut body).unwrap();
+        Frame::decode(&body[..]).unwrap()
+    }
+
+    /// Reads to the end of the stream; a reset is an end.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => rest,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => rest,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Sends a Hello and returns the result in the reply.
+    pub fn say(&mut self, hello: &Hello) -> hello_reply::Result {
+        self.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello.encode_to_vec()));
+        let frame = self.receive();
+        assert_eq!(frame.request_id, 7);
+        reply_of(&frame)
+    }
+
+    /// Sends a text to a backend and returns its answer.
+    pub fn tell(&mut self, text: &str) -> String {
+        self.send(&Frame::request(PayloadProtocol::new(0xF001), 9, text.to_owned()));
+        String::from_utf8(self.receive().payload.to_vec()).unwrap()
+    }
+}
+
+/// A body with its header.
+pub fn frame_of(body: &[u8]) -> Vec<u8> {
+    [&[1][..], &u32::try_from(body.len()).unwrap().to_le_bytes(), body].concat()
+}
+
+/// A Hello as any v1 client sends it.
+pub fn hello(service: &str, version: &str) -> Hello {
+    Hello {
+        client_min_protocol: 1,
+        client_max_protocol: 1,
+        service_name: service.to_owned(),
+        wanted_version: version.to_owned(),
+        client_version: "1.0.0".to_owned(),
+        peer_pid: std::process::id(),
+        client_lib_name: "by-hand".to_owned(),
+        client_lib_version: "1.0.0".to_owned(),
+        ..Hello::default()
+    }
+}
+
+/// What a reply frame says.
+pub fn reply_of(frame: &Frame) -> hello_reply::Result {
+    assert_eq!((frame.envelope_version, frame.kind, frame.payload_protocol), (1, 1, 0), "a control response");
+    HelloReply::decode(frame.payload.clone()).unwrap().result.expect("a reply has a result")
+}
+
+/// The agreement in a reply.
+pub fn agreed(result: hello_reply::Result) -> Negotiated {
+    match result {
+        hello_reply::Result::Negotiated(negotiated) => negotiated,
+        hello_reply::Result::Refused(refused) => panic!("refused: {refused:?}"),
+    }
+}
+
+/// The refusal in a reply.
+pub fn refused(result: hello_reply::Result) -> Refused {
+    match result {
+        hello_reply::Result::Refused(refused) => {
+            assert_eq!((refused.daemon_min_protocol, refused.daemon_max_protocol), (1, 1));
+            refused
+        }
+        hello_reply::Result::Negotiated(negotiated) => panic!("agreed: {negotiated:?}"),
+    }
+}

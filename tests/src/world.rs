@@ -1,0 +1,102 @@
+//! A home directory, a runtime directory and definitions that belong to one test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::process::{Daemon, Finished};
+use crate::wire::Wire;
+
+/// What one test sees of the file system and the environment.
+pub struct World {
+    home: TempDir,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// An empty home.
+    pub fn new() -> Self {
+        // Short, because a socket's path has at most 107 bytes.
+        let home = tempfile::Builder::new().prefix("b").rand_bytes(8).tempdir_in("/tmp").unwrap();
+        Self { home }
+    }
+
+    /// A path inside the home.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.home.path().join(below)
+    }
+
+    /// The socket that [`serve`](Self::serve) listens on.
+    pub fn socket(&self) -> PathBuf {
+        self.path("run/s.sock")
+    }
+
+    /// A program of this workspace, in the profile that the test was built in.
+    pub fn program(name: &str) -> PathBuf {
+        let test = std::env::current_exe().unwrap();
+        let target = test.ancestors().find(|path| path.join(name).is_file());
+        match target {
+            Some(target) => target.join(name),
+            None => panic!("{name} is not built; run `cargo build --package {name}` first"),
+        }
+    }
+
+    /// A command in this world's environment, and nothing of the test's own.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.home.path())
+            .env("XDG_RUNTIME_DIR", self.path("xdg"))
+            .env("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// `brokerd` with these arguments.
+    pub fn brokerd(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&Self::program("brokerd"));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs `brokerd` with these arguments to its end.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::of(&mut self.brokerd(arguments))
+    }
+
+    /// Defines a service whose backend is `echo-backend`.
+    pub fn define(&self, service: &str, options: &[&str]) {
+        let backend = Self::program("echo-backend");
+        let mut arguments = vec!["service", "add", service, "--binary", backend.to_str().unwrap()];
+        arguments.extend(options);
+        let added = self.run(&arguments);
+        assert!(added.is_success(), "{added:?}");
+    }
+
+    /// Runs a broker on [`socket`](Self::socket), which serves every trust domain; returns once it listens.
+    pub fn serve(&self, options: &[&str]) -> Daemon {
+        let socket = self.socket();
+        let mut arguments = vec!["serve", "--socket", socket.to_str().unwrap()];
+        arguments.extend(options);
+        Daemon::start(&mut self.brokerd(&arguments))
+    }
+
+    /// A connection to the broker.
+    pub fn connect(&self) -> Wire {
+        Wire::connect(&self.socket())
+    }
+
+    /// An admin verb's answer as JSON.
+    pub fn ask(&self, verb: &str) -> serde_json::Value {
+        let answer = self.run(&[verb, "--socket", self.socket().to_str().unwrap(), "--json"]);
+        serde_json::from_str(&answer.stdout).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+}
