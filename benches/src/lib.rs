@@ -1,1 +1,80 @@
+//! What the benches share: a negotiation that is ready to be asked, and load on servers.
 
+#![allow(clippy::expect_used, reason = "the fixtures are constants")]
+
+#[cfg(unix)]
+pub mod load;
+
+use broker_core::admission::{PeerKey, RateLimit};
+use broker_core::entropy::{BlockEntropy, SeededEntropy};
+use broker_core::handoff::HandoffLimits;
+use broker_core::hello::{BackendHandoff, HelloConfig, HelloHandler};
+use broker_core::services::Definition;
+use broker_protocol::prost::Message;
+use broker_protocol::wire::{Frame, Hello, ServiceDefinition};
+use broker_protocol::{Capabilities, PayloadProtocol, Version};
+
+/// A handler with one live backend of `build-cache` 1.4.2.
+pub type Handler = HelloHandler<BlockEntropy<SeededEntropy>>;
+
+/// A handler whose rate limit is never reached, whose clients are all `peer()`.
+pub fn handler(handoff: BackendHandoff) -> Handler {
+    let config = HelloConfig {
+        rate_limit: RateLimit::new(u32::MAX, u32::MAX),
+        handoff: HandoffLimits { capacity: 1_024, per_backend: 1_024, ..HandoffLimits::default() },
+        ..HelloConfig::default()
+    };
+    let mut handler = HelloHandler::new(config, BlockEntropy::new(SeededEntropy::new(1)));
+    let definition = Definition::new(&ServiceDefinition {
+        service_name: "build-cache".into(),
+        binary_path: "/usr/bin/build-cached".into(),
+        min_version: "1.2.0".into(),
+        ..ServiceDefinition::default()
+    });
+    let version = Version::parse("1.4.2").expect("a version");
+    let endpoint = "/run/user/1000/running-process/broker/rpb-v1-9bfab56ad37b16cc-be-000102030405060708090a0b0c0d0e0f.sock";
+    handler.register(definition.expect("a definition"), version, endpoint, handoff);
+    handler
+}
+
+/// The client that asks.
+pub const fn peer() -> PeerKey {
+    PeerKey::new(1000, Some(4_242))
+}
+
+/// The body of its request.
+pub fn request_body() -> Vec<u8> {
+    let hello = Hello {
+        client_min_protocol: 1,
+        client_max_protocol: 1,
+        service_name: "build-cache".into(),
+        wanted_version: "1.4.2".into(),
+        client_version: "3.0.15".into(),
+        client_capabilities: Capabilities::HANDLE_PASSING.bits(),
+        peer_pid: 4_242,
+        client_lib_name: "running-process".into(),
+        client_lib_version: "3.0.15".into(),
+        ..Hello::default()
+    };
+    let mut frame = Frame::request(PayloadProtocol::CONTROL, 7, hello.encode_to_vec());
+    frame.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
+    frame.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_core::time::Now;
+
+    use super::*;
+
+    #[test]
+    fn the_fixture_comes_to_an_agreement() {
+        for (handoff, length) in [(BackendHandoff::DialOnly, 5), (BackendHandoff::Accepts, 5 + 18)] {
+            let mut answer = Vec::new();
+            handler(handoff).handle_frame(Now::default(), peer(), &request_body(), &mut answer);
+            let frame = Frame::decode(&answer[5..]).unwrap();
+            assert_eq!(frame.request_id, 7);
+            assert!(answer.len() > 100 + length, "an agreement names the endpoint");
+        }
+    }
+}

@@ -4,7 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
+mod ci;
 mod codegen;
+mod layering;
 mod workspace;
 
 use std::process::ExitCode;
@@ -13,6 +16,9 @@ const USAGE: &str = "\
 usage: cargo xtask <task>
 
 tasks:
+  ci                  run every check that must hold before a change lands
+  layering            check that dependencies between the crates point one way
+  bench hello [...]   measure Hellos against a bare server in one run (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
 
@@ -20,6 +26,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
+        ["ci"] => ci::run(),
+        ["layering"] => layering::check(),
+        ["bench", "hello", options @ ..] => bench::hello(options),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["help" | "--help" | "-h"] => {

@@ -1,0 +1,83 @@
+//! Everything that must hold before a change lands, in the order in which it fails fastest.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::workspace::{TaskResult, root};
+use crate::{codegen, layering};
+
+/// Runs all checks and stops at the first that fails.
+pub(crate) fn run() -> TaskResult {
+    let started = Instant::now();
+    cargo("formatting", &["fmt", "--all", "--", "--check"], &[])?;
+    step("generated code");
+    codegen::check()?;
+    step("layering");
+    layering::check()?;
+    cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    cargo(
+        "lints without tokio",
+        &[
+            "clippy",
+            "--package",
+            "broker-transport",
+            "--package",
+            "broker-client",
+            "--no-default-features",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
+    deny()?;
+    tests()?;
+    cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;
+    cargo("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    println!("\nall checks passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn deny() -> TaskResult {
+    if !is_installed("deny") {
+        step("dependencies");
+        println!("skipped: cargo-deny is not installed; get it with `cargo install cargo-deny`");
+        return Ok(());
+    }
+    cargo("dependencies", &["deny", "check", "bans", "licenses", "sources"], &[])
+}
+
+fn tests() -> TaskResult {
+    // The end-to-end tests run the daemon and the example backend as processes of their own.
+    cargo("programs", &["build", "--package", "brokerd", "--package", "echo-backend"], &[])?;
+    if is_installed("nextest") {
+        cargo("tests", &["nextest", "run", "--workspace", "--no-fail-fast"], &[])
+    } else {
+        cargo("tests", &["test", "--workspace", "--lib", "--bins", "--tests"], &[])
+    }
+}
+
+fn is_installed(subcommand: &str) -> bool {
+    let mut command = Command::new("cargo");
+    command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn step(name: &str) {
+    println!("\n== {name}");
+}
+
+fn cargo(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> TaskResult {
+    step(name);
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root())
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name}: `cargo {}` failed", arguments.join(" ")).into())
+    }
+}
