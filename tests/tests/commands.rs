@@ -119,6 +119,11 @@ fn hello_prints_where_the_backend_listens_and_refusals_with_advice() {
     assert_eq!((people.code(), &people.stdout[..]), (1, ""));
     assert!(people.stderr.contains("2.0.0"), "{}", people.stderr);
 
+    world.define("alone", &[]);
+    let nobody = world.run(&["hello", "alone", "1.0.0"]);
+    assert_eq!(nobody.code(), 1);
+    assert!(nobody.stderr.contains("`brokerd serve --instance svc:alone`"), "{}", nobody.stderr);
+
     let undefined = world.run(&["hello", "nothing", "1.0.0"]);
     assert_eq!(undefined.code(), 1);
     assert!(undefined.stderr.contains("brokerd service add nothing"), "{}", undefined.stderr);
@@ -150,6 +155,14 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["frobnicate"],
     ] {
         assert_eq!(world.run(arguments).code(), 2, "{arguments:?}");
+    }
+    for (variable, value, arguments) in [
+        ("RUNNING_PROCESS_BROKER_CLIENT_TIMEOUT_MS", "soon", &["status"][..]),
+        ("RUNNING_PROCESS_SERVICE_DEF_DIR", "relative", &["hello", "cache", "1.0.0"]),
+    ] {
+        let failed = broker_tests::Finished::of(world.brokerd(arguments).env(variable, value));
+        assert_eq!(failed.code(), 2, "{failed:?}");
+        assert!(failed.stderr.contains(variable) && failed.stderr.contains(value), "{}", failed.stderr);
     }
     assert_eq!(world.run(&["--version"]).code(), 0);
     assert_eq!(world.run(&["serve", "--help"]).code(), 0);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use broker_client::AdminError;
 use broker_protocol::wire::{AdminRequest, AdminVerb};
 
 use crate::cli::AdminArgs;
@@ -27,9 +28,11 @@ pub(crate) fn ask(verb: AdminVerb, args: &AdminArgs) -> Result<ExitCode, Failure
 pub(crate) fn send(request: AdminRequest, args: &AdminArgs) -> Result<ExitCode, Failure> {
     let socket = socket(args)?;
     let request = AdminRequest { json: args.json, ..request };
-    let reply = broker_client::blocking::admin(&socket, &request).map_err(|error| {
-        Failure::refused(error)
-            .next(format!("is a broker running? `brokerd serve --instance {}` starts one", args.instance))
+    let reply = broker_client::blocking::admin(&socket, &request).map_err(|error| match error {
+        AdminError::Config(_) => Failure::usage(error),
+        AdminError::Exchange(_) => Failure::refused(error)
+            .next(format!("is a broker running? `brokerd serve --instance {}` starts one", args.instance)),
+        AdminError::Protocol(_) | AdminError::Refused(_) => Failure::refused(error),
     })?;
     output::text_out(&reply.body);
     if !reply.body.ends_with('\n') {

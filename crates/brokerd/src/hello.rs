@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use broker_client::{Agreement, Hello, HelloError, Refused, blocking, broker_of, round_trip_timeout};
+use broker_client::{
+    Agreement, DiscoveryError, Hello, HelloError, Refused, blocking, broker_of, round_trip_timeout,
+};
 use broker_protocol::wire::ErrorCode;
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ use crate::output;
 
 /// Says Hello and prints the answer.
 pub(crate) fn run(args: &HelloArgs) -> Result<ExitCode, Failure> {
-    let socket = socket(args)?;
+    let Meant { socket, start } = meant(args)?;
     let hello = Hello::new(args.service.clone(), args.version.clone())
         .client_version(env!("CARGO_PKG_VERSION"))
         .client_lib("brokerd", env!("CARGO_PKG_VERSION"));
@@ -31,22 +33,37 @@ pub(crate) fn run(args: &HelloArgs) -> Result<ExitCode, Failure> {
             output::json(&json!({ "refused": refused(&refusal) }));
             Ok(ExitCode::from(EXIT_REFUSED))
         }
-        Err(error @ HelloError::Exchange(_)) => Err(Failure::refused(error).next(format!(
-            "is a broker running? `brokerd serve` starts one; `brokerd service show {}` tells which",
-            args.service
-        ))),
+        Err(error @ HelloError::Exchange(_)) => {
+            Err(Failure::refused(error).next(format!("is a broker running? `{start}` starts one")))
+        }
         Err(error @ (HelloError::FieldTooLong { .. } | HelloError::Protocol(_) | HelloError::Refused(_))) => {
             Err(Failure::refused(error))
         }
     }
 }
 
-/// The broker that is meant: the one named, or the one that the service's definition names.
-fn socket(args: &HelloArgs) -> Result<PathBuf, Failure> {
-    match &args.socket {
-        Some(socket) => Ok(socket.clone()),
-        None => broker_of(&args.service).map(|broker| broker.endpoint).map_err(Failure::refused),
+/// Where the broker listens that is meant, and how it would be started.
+struct Meant {
+    socket: PathBuf,
+    start: String,
+}
+
+/// The broker that is named, or the one that the service's definition names.
+fn meant(args: &HelloArgs) -> Result<Meant, Failure> {
+    if let Some(socket) = &args.socket {
+        let start = format!("brokerd serve --socket {}", socket.display());
+        return Ok(Meant { socket: socket.clone(), start });
     }
+    let broker = broker_of(&args.service).map_err(|error| match error {
+        DiscoveryError::Place(_) => Failure::usage(error),
+        DiscoveryError::NotDefined { .. }
+        | DiscoveryError::Directory(_)
+        | DiscoveryError::NotAFile { .. }
+        | DiscoveryError::Unreadable { .. }
+        | DiscoveryError::Definition { .. } => Failure::refused(error),
+    })?;
+    let start = format!("brokerd serve --instance {}", broker.instance);
+    Ok(Meant { socket: broker.endpoint, start })
 }
 
 fn print(args: &HelloArgs, agreement: &Agreement) {

@@ -282,19 +282,23 @@ fn identify(peer: Option<PeerCredentials>) -> (PeerIdentity, PeerKey) {
 fn trace(event: &BoundedEvent) {
     let event = event.get();
     let kind = event.kind();
-    let (name, service, reason) = (kind.as_str_name(), event.service_name.as_str(), event.reason.as_str());
-    let version = event.extra.get("version").map_or("", String::as_str);
+    let name = kind.as_str_name();
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let (service, reason, request_id) =
+        (said(&event.service_name), said(&event.reason), said(&event.request_id));
+    let version = event.extra.get("version").map(String::as_str);
+    let pid = (event.pid != 0).then_some(event.pid);
     match kind {
         EventKind::HelloAccepted | EventKind::HelloRefused => {
-            let (request_id, connection_id) = (event.request_id.as_str(), event.connection_id);
+            let connection_id = (event.connection_id != 0).then_some(event.connection_id);
             tracing::debug!(service, version, request_id, connection_id, reason, "{name}");
         }
         _ if event.severity_number >= broker_protocol::Severity::Error.number() => {
-            tracing::error!(service, version, pid = event.pid, reason, "{name}");
+            tracing::error!(service, version, pid, reason, "{name}");
         }
         _ if event.severity_number >= broker_protocol::Severity::Warn.number() => {
-            tracing::warn!(service, version, pid = event.pid, reason, "{name}");
+            tracing::warn!(service, version, pid, reason, "{name}");
         }
-        _ => tracing::info!(service, version, pid = event.pid, reason, "{name}"),
+        _ => tracing::info!(service, version, pid, reason, "{name}"),
     }
 }
