@@ -24,7 +24,7 @@ use broker_core::broker::{BackendsOnExit, Broker, BrokerConfig, Input};
 use broker_core::entropy::BlockEntropy;
 use broker_core::hello::HandoffPlatform;
 use broker_core::services::TrustDomain;
-use broker_transport::listener::{AcceptError, Listener};
+use broker_transport::listener::{AcceptError, DEFAULT_BACKLOG, Listener};
 use broker_transport::process::Spawner;
 use broker_transport::stop_requests::StopRequests;
 use tokio::runtime::{Builder, LocalOptions};
@@ -135,43 +135,30 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
     ExitCode::SUCCESS
 }
 
-/// Takes in every connection that waits. Cancelled only while none does.
+/// Takes in every connection that waits. Cancelled only while none does, or after an accept that failed.
 async fn accept(shell: &Rc<Shell>, listener: &Listener) {
-    let failed = match listener.accept().await {
-        Ok(accepted) => {
-            shell.take_in(accepted);
-            take_in_waiting(shell, listener).err()
-        }
-        Err(error) => Some(error),
-    };
-    match failed {
-        None => {}
-        Some(AcceptError::DescriptorPressure(error)) => {
+    match listener.accept_waiting(ACCEPTS_AT_ONCE, |accepted| shell.take_in(accepted)).await {
+        Ok(()) => {}
+        Err(AcceptError::DescriptorPressure(error)) => {
             tracing::debug!(%error, "no descriptor is left to accept with");
             shell.tell(Input::DescriptorPressure);
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
-        Some(AcceptError::Other(error)) => {
+        Err(AcceptError::Other(error)) => {
             tracing::warn!(%error, "a connection was not accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 }
 
-fn take_in_waiting(shell: &Rc<Shell>, listener: &Listener) -> Result<(), AcceptError> {
-    for _ in 1..ACCEPTS_AT_ONCE {
-        match listener.try_accept()? {
-            Some(accepted) => shell.take_in(accepted),
-            None => break,
-        }
-    }
-    Ok(())
-}
-
 /// Answers those who got in while it was still open, and leaves nothing behind.
 async fn finish(shell: &Rc<Shell>, listener: Listener) {
-    if let Err(error) = take_in_waiting(shell, &listener) {
-        tracing::debug!(%error, "connections that waited are closed unanswered");
+    // Those that queue right now, not whoever comes meanwhile.
+    for _ in 0..DEFAULT_BACKLOG {
+        match listener.try_accept() {
+            Ok(Some(accepted)) => shell.take_in(accepted),
+            Ok(None) | Err(_) => break,
+        }
     }
     // Their requests are there already, or they have none.
     tokio::task::yield_now().await;

@@ -20,8 +20,9 @@ use broker_core::time::{Monotonic, Now};
 use broker_protocol::BoundedEvent;
 use broker_protocol::wire::EventKind;
 use broker_transport::listener::Accepted;
-use broker_transport::peer::PeerCredentials;
+use broker_transport::peer::{PeerCredentials, UserId};
 use broker_transport::process::Spawner;
+use foldhash::fast::RandomState;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
@@ -40,12 +41,13 @@ pub(super) type LiveBroker = Broker<BlockEntropy<SystemEntropy>>;
 pub(super) struct Shell {
     broker: RefCell<LiveBroker>,
     clock: Clock,
+    own_user: UserId,
     settings: Settings,
     definitions: DefinitionDir,
     spawner: Spawner,
     events: EventLog,
     /// How to end the task of each connection.
-    connections: RefCell<HashMap<ConnectionKey, AbortHandle>>,
+    connections: RefCell<HashMap<ConnectionKey, AbortHandle, RandomState>>,
     next_connection: Cell<u64>,
     /// Who waits for a backend.
     waiting: RefCell<HashMap<ConnectionKey, oneshot::Sender<Reply>>>,
@@ -70,6 +72,7 @@ impl Shell {
         Rc::new(Self {
             broker: RefCell::new(broker),
             clock,
+            own_user: UserId::current(),
             definitions: settings.definitions(),
             settings,
             spawner,
@@ -177,7 +180,7 @@ impl Shell {
     pub(super) fn take_in(self: &Rc<Self>, accepted: Accepted) {
         let key = ConnectionKey::new(self.next_connection.get());
         self.next_connection.set(key.get() + 1);
-        let (identity, peer) = identify(accepted.peer.ok());
+        let (identity, peer) = identify(self.own_user, accepted.peer.ok());
         match self.call(|broker, now| (broker.connected(now, key, identity), now)) {
             (Arrival::Serve, now) => {
                 let task = connection::serve(Rc::clone(self), accepted.stream, key, peer, now.monotonic);
@@ -270,12 +273,12 @@ impl Drop for InFlight {
     }
 }
 
-fn identify(peer: Option<PeerCredentials>) -> (PeerIdentity, PeerKey) {
+fn identify(own: UserId, peer: Option<PeerCredentials>) -> (PeerIdentity, PeerKey) {
     let Some(peer) = peer else {
         return (PeerIdentity::Unreadable, PeerKey::new(u64::MAX, None));
     };
     let key = PeerKey::new(peer.user.key(), peer.pid.map(std::num::NonZeroU32::get));
-    (if peer.user.is_self() { PeerIdentity::Own(key) } else { PeerIdentity::Foreign(key) }, key)
+    (if peer.user == own { PeerIdentity::Own(key) } else { PeerIdentity::Foreign(key) }, key)
 }
 
 /// Tells the log what the event file gets.

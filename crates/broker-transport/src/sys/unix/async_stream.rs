@@ -1,20 +1,23 @@
-//! The async stream: a Unix socket on tokio.
+//! The async stream: a Unix socket that meets tokio's reactor only when it has to wait.
 //!
-//! Reads and writes try the system call before they ask tokio whether the socket is ready: on a fresh
-//! connection the first request is there already more often than not, and that saves a trip through
-//! the reactor. A socket that is not ready is waited for through tokio's own `async_io`, which clears
-//! the readiness it finds to be stale.
+//! A read or write is tried first. On a fresh connection the request is there already more often than
+//! not and the answer always fits, so a whole exchange may pass without the socket ever being registered:
+//! that saves two system calls and a trip through the reactor (docs/decisions, 4). Once a call would
+//! block, the socket is registered for the rest of its life.
+//!
+//! Invariant: the registration goes before the descriptor is closed or handed on.
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::OnceLock;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::super::os;
@@ -33,9 +36,15 @@ const BUSY_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::fr
 ///
 /// Also `AsyncRead` and `AsyncWrite`; the methods here take `&self`, so that one task may read while
 /// another writes.
+///
+/// # Panics
+/// Whatever has to wait panics outside of a tokio runtime with I/O enabled.
 #[derive(Debug)]
 pub struct Stream {
-    inner: UnixStream,
+    /// Before the socket, so that it is dropped first. An error is remembered: a socket that cannot be
+    /// registered once never will be.
+    registration: OnceLock<io::Result<AsyncFd<RawFd>>>,
+    socket: OwnedFd,
 }
 
 impl Stream {
@@ -51,8 +60,7 @@ impl Stream {
         loop {
             match socket::connect(endpoint, Waiting::No) {
                 Ok(descriptor) => {
-                    return Self::from_owned_fd(descriptor)
-                        .map_err(|source| ConnectError::new(endpoint, ConnectErrorKind::Other, source));
+                    return Ok(Self::from_nonblocking(descriptor));
                 }
                 Err(error) if error.kind == ConnectErrorKind::Busy && Instant::now() < give_up => {
                     tokio::time::sleep(pause).await;
@@ -69,39 +77,35 @@ impl Stream {
     /// No descriptor is left.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (near, far) = os::socket::stream_pair()?;
-        Ok((Self::from_owned_fd(near)?, Self::from_owned_fd(far)?))
+        Ok((Self::from_nonblocking(near), Self::from_nonblocking(far)))
     }
 
     /// A stream over a connected socket, which is put into non-blocking mode.
     ///
     /// # Errors
-    /// The reactor does not take it.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
+    /// The mode cannot be set.
     pub fn from_owned_fd(descriptor: OwnedFd) -> io::Result<Self> {
         socket::set_blocking_mode(&descriptor, BlockingMode::NonBlocking)?;
-        Self::from_nonblocking(descriptor)
+        Ok(Self::from_nonblocking(descriptor))
     }
 
-    pub(crate) fn from_nonblocking(descriptor: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: UnixStream::from_std(descriptor.into())? })
+    pub(crate) const fn from_nonblocking(socket: OwnedFd) -> Self {
+        Self { registration: OnceLock::new(), socket }
     }
 
     /// The descriptor, out of the reactor and in non-blocking mode.
-    ///
-    /// # Errors
-    /// The reactor does not let it go.
-    pub fn into_owned_fd(self) -> io::Result<OwnedFd> {
-        Ok(self.inner.into_std()?.into())
+    pub fn into_owned_fd(self) -> OwnedFd {
+        let Self { registration, socket } = self;
+        drop(registration);
+        socket
     }
 
     /// The same connection for blocking use.
     ///
     /// # Errors
-    /// As [`Stream::into_owned_fd`].
+    /// The mode cannot be set.
     pub fn into_blocking(self) -> io::Result<BlockingStream> {
-        BlockingStream::from_owned_fd(self.into_owned_fd()?)
+        BlockingStream::from_owned_fd(self.into_owned_fd())
     }
 
     /// Another descriptor of the same connection, which stays open when this stream is dropped.
@@ -109,7 +113,7 @@ impl Stream {
     /// # Errors
     /// No descriptor is left.
     pub fn try_clone_descriptor(&self) -> io::Result<OwnedFd> {
-        self.inner.as_fd().try_clone_to_owned()
+        self.socket.try_clone()
     }
 
     /// Who is at the other end.
@@ -117,7 +121,7 @@ impl Stream {
     /// # Errors
     /// The kernel does not say.
     pub fn peer(&self) -> io::Result<PeerCredentials> {
-        os::socket::peer_credentials(self.inner.as_fd())
+        os::socket::peer_credentials(self.socket.as_fd())
     }
 
     /// One read that does not wait: kind `WouldBlock` when nothing is there, 0 when the stream ended.
@@ -125,7 +129,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::read(self.inner.as_fd(), buffer)
+        socket::read(self.socket.as_fd(), buffer)
     }
 
     /// One write that does not wait: kind `WouldBlock` when there is no room.
@@ -133,7 +137,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.inner.as_fd(), bytes, &[])
+        socket::send(self.socket.as_fd(), bytes, &[])
     }
 
     /// One read, as soon as something is there; 0 when the stream has ended. Cancel-safe.
@@ -141,7 +145,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.attempt(Interest::READABLE, || socket::read(self.inner.as_fd(), &mut *buffer)).await
+        self.attempt(Interest::READABLE, || socket::read(self.socket.as_fd(), &mut *buffer)).await
     }
 
     /// Writes everything. Not cancel-safe: part of it may be sent.
@@ -151,7 +155,7 @@ impl Stream {
     pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent =
-                self.attempt(Interest::WRITABLE, || socket::send(self.inner.as_fd(), bytes, &[])).await?;
+                self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, &[])).await?;
             bytes = &bytes[sent..];
         }
         Ok(())
@@ -163,14 +167,14 @@ impl Stream {
     /// # Errors
     /// The runtime is going down.
     pub async fn hung_up(&self) -> io::Result<()> {
+        let reactor = self.reactor()?;
         loop {
-            if self.inner.ready(Interest::WRITABLE).await?.is_write_closed() {
+            let mut guard = reactor.ready(Interest::WRITABLE).await?;
+            if guard.ready().is_write_closed() {
                 return Ok(());
             }
             // Room to write is no news here: the next event is waited for.
-            let _ = self
-                .inner
-                .try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+            guard.clear_ready();
         }
     }
 
@@ -184,7 +188,7 @@ impl Stream {
             Shutdown::Write => rustix::net::Shutdown::Write,
             Shutdown::Both => rustix::net::Shutdown::Both,
         };
-        Ok(rustix::net::shutdown(&self.inner, how)?)
+        Ok(rustix::net::shutdown(&self.socket, how)?)
     }
 
     pub(crate) async fn send_message(
@@ -192,7 +196,7 @@ impl Stream {
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<usize> {
-        self.attempt(Interest::WRITABLE, || socket::send(self.inner.as_fd(), bytes, descriptors)).await
+        self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, descriptors)).await
     }
 
     pub(crate) async fn receive_message(
@@ -201,7 +205,7 @@ impl Stream {
         max_descriptors: usize,
     ) -> Result<Received, FdPassError> {
         self.attempt(Interest::READABLE, || {
-            match socket::receive(self.inner.as_fd(), &mut *buffer, max_descriptors) {
+            match socket::receive(self.socket.as_fd(), &mut *buffer, max_descriptors) {
                 Ok(received) => Ok(Ok(received)),
                 Err(FdPassError::Io(error)) => Err(error),
                 Err(error) => Ok(Err(error)),
@@ -215,43 +219,70 @@ impl Stream {
         tokio::task::coop::consume_budget().await;
         match call() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.inner.async_io(interest, call).await
+                self.reactor()?.async_io(interest, |_| call()).await
             }
             result => result,
+        }
+    }
+
+    /// The socket in the reactor, registered now if it was not before.
+    fn reactor(&self) -> io::Result<&AsyncFd<RawFd>> {
+        let register = || {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            // SAFETY: the number is that of `socket`, which is open and stays the same for as long as
+            // `self` lives, and the registration is dropped before it.
+            let registered = unsafe { AsyncFd::register_with_interest(self.socket.as_raw_fd(), both) };
+            registered.map_err(|error| error.into_parts().1)
+        };
+        match self.registration.get_or_init(register) {
+            Ok(reactor) => Ok(reactor),
+            Err(error) => {
+                Err(error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error))
+            }
         }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let reactor = self.reactor()?;
+        loop {
+            let mut guard = ready!(reactor.poll_read_ready(context))?;
+            let unfilled = buffer.initialize_unfilled();
+            if let Ok(count) = guard.try_io(|_| socket::read(self.socket.as_fd(), unfilled)) {
+                buffer.advance(count?);
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let reactor = self.reactor()?;
+        loop {
+            let mut guard = ready!(reactor.poll_write_ready(context))?;
+            if let Ok(sent) = guard.try_io(|_| socket::send(self.socket.as_fd(), bytes, &[])) {
+                return Poll::Ready(sent);
+            }
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown(Shutdown::Write))
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.as_fd()
+        self.socket.as_fd()
     }
 }

@@ -128,6 +128,15 @@ impl Listener {
     ///
     /// # Errors
     /// None.
+    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
+    pub async fn accept_waiting(&self, _most: usize, _take: impl FnMut(Accepted)) -> Result<(), AcceptError> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
     pub fn try_accept(&self) -> Result<Option<Accepted>, AcceptError> {
         match self.0 {}
     }

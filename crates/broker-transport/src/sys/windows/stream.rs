@@ -195,10 +195,7 @@ impl Stream {
     }
 
     /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn into_owned_fd(self) -> io::Result<OwnedDescriptor> {
+    pub fn into_owned_fd(self) -> OwnedDescriptor {
         match self.0 {}
     }
 
