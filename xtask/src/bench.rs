@@ -6,8 +6,9 @@ use crate::workspace::{TaskResult, root};
 
 /// Hellos against a bare server: builds everything, then runs the load generator.
 pub(crate) fn hello(options: &[&str]) -> TaskResult {
-    let packages = ["--package", "brokerd", "--package", "echo-backend", "--package", "broker-benches"];
-    cargo(&[&["build", "--release", "--bins"], &packages[..]].concat())?;
+    cargo(&["build", "--release", "--bins", "--package", "echo-backend", "--package", "broker-benches"])?;
+    // By itself, as it is installed: built together, packages lend each other features.
+    cargo(&["build", "--release", "--package", "brokerd"])?;
     cargo(
         &[
             &["run", "--release", "--quiet", "--package", "broker-benches", "--bin", "hello-load", "--"],

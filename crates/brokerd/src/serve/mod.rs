@@ -50,7 +50,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: ServeArgs, sources: Sources<'_>) -> Result<ExitCode, Failure> {
     place::refuse_privileged()?;
     let mut settings = Settings::resolve(args, sources)?;
-    logging::start(settings.log.value);
+    logging::start(settings.log.value)?;
     settings.fit_into_descriptor_limit();
     settings.prepare_directories()?;
     let place = Place::take(&settings)?;
