@@ -155,6 +155,19 @@ fn a_backend_can_be_given_its_listening_socket() {
 }
 
 #[test]
+fn a_backend_with_its_listening_socket_is_named_before_it_runs() {
+    let world = World::new();
+    let args = "spawn.args=--hang";
+    let limit = "spawn.timeout_ms=60000";
+    world.define("cache", &["--label", "spawn.activation=listen-fds", "--label", args, "--label", limit]);
+    let _broker = world.serve(&[]);
+    let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
+    // It never accepts, and never will; the first bytes are taken all the same.
+    Wire::connect(Path::new(&pipe)).write(b"the first bytes");
+    assert_eq!(agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe, pipe);
+}
+
+#[test]
 fn a_registered_backend_is_used_and_when_it_is_gone_one_is_started() {
     let world = World::new();
     world.define("cache", &[]);

@@ -4,18 +4,20 @@ use std::process::Command;
 
 use crate::workspace::{TaskResult, root};
 
-/// Hellos against a bare server: builds everything, then runs the load generator.
-pub(crate) fn hello(options: &[&str]) -> TaskResult {
+/// The load generators, by the name of the bench.
+const BENCHES: [(&str, &str); 2] = [("hello", "hello-load"), ("start", "start-load")];
+
+/// Builds everything, then runs the load generator of `bench`.
+pub(crate) fn run(bench: &str, options: &[&str]) -> TaskResult {
+    let Some((_, program)) = BENCHES.iter().find(|(name, _)| *name == bench) else {
+        let names: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no bench {bench:?}; there are: {}", names.join(", ")).into());
+    };
     cargo(&["build", "--release", "--bins", "--package", "echo-backend", "--package", "broker-benches"])?;
     // By itself, as it is installed: built together, packages lend each other features.
     cargo(&["build", "--release", "--package", "brokerd"])?;
-    cargo(
-        &[
-            &["run", "--release", "--quiet", "--package", "broker-benches", "--bin", "hello-load", "--"],
-            options,
-        ]
-        .concat(),
-    )
+    let status = Command::new(root().join("target/release").join(program)).args(options).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{program} failed").into()) }
 }
 
 fn cargo(arguments: &[&str]) -> TaskResult {

@@ -18,7 +18,7 @@ usage: cargo xtask <task>
 tasks:
   ci                  run every check that must hold before a change lands
   layering            check that dependencies between the crates point one way
-  bench hello [...]   measure Hellos against a bare server in one run (--help tells the options)
+  bench NAME [...]    measure whole processes in one run: hello, start (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["ci"] => ci::run(),
         ["layering"] => layering::check(),
-        ["bench", "hello", options @ ..] => bench::hello(options),
+        ["bench", bench, options @ ..] => bench::run(bench, options),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["help" | "--help" | "-h"] => {

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use broker_benches::load::clients::{drive, exchange};
@@ -14,9 +14,10 @@ use broker_benches::load::plot;
 use broker_benches::load::process::{cpu_time, resident_kib, syscalls_during};
 use broker_benches::load::report::{Cost, Row, figures, median, table, to_json};
 use broker_benches::load::samples::Samples;
-use broker_protocol::PayloadProtocol;
-use broker_protocol::prost::Message;
-use broker_protocol::wire::{Frame, Hello};
+use broker_benches::load::servers::{
+    SERVICE, Server, command, hello, program, registration, start_backend, start_bare, start_broker, started,
+    wait_for,
+};
 use clap::Parser;
 
 /// Load on a broker and on a bare server that moves the same bytes.
@@ -35,6 +36,12 @@ struct Options {
     /// Another server that answers the same Hello, as NAME=SOCKET
     #[arg(long, value_parser = named_socket)]
     also: Vec<(String, PathBuf)>,
+    /// Then so many Hellos to the broker alone, looked at in ten parts
+    #[arg(long, default_value_t = 0)]
+    soak: usize,
+    /// Count the broker's allocations, with valgrind(1)
+    #[arg(long)]
+    allocations: bool,
     /// Write the figures here
     #[arg(long)]
     json: Option<PathBuf>,
@@ -50,29 +57,12 @@ fn named_socket(text: &str) -> Result<(String, PathBuf), String> {
 
 /// Hellos whose system calls are counted.
 const COUNTED: usize = 2_000;
+/// Clients of a long run.
+const SOAKING: usize = 8;
+/// The broker's place among the servers.
+const BROKER: usize = 2;
 /// Connections that are held open in silence: the share of one peer.
 const HELD: usize = 512;
-/// Where the registered backend says it is.
-const SERVICE: (&str, &str) = ("build-cache", "1.4.2");
-
-/// A server under load. Those that were started here are killed when dropped.
-struct Server {
-    name: String,
-    socket: PathBuf,
-    pid: Option<u32>,
-    idle_kib: u64,
-    process: Option<Child>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
 fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,7 +75,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> io::Result<()> {
     let home = tempfile::Builder::new().prefix("hl").tempdir_in("/tmp")?;
-    let request = request();
+    let request = hello(SERVICE.0, SERVICE.1);
     let _backend = start_backend(home.path())?;
     let broker = start_broker(home.path())?;
     let mut answer = [0; 2048];
@@ -95,24 +85,26 @@ fn run(options: &Options) -> io::Result<()> {
     eprintln!("a Hello is {} bytes, its answer {length}", request.len());
     let mut servers =
         vec![start_bare(home.path(), &canned, "single")?, start_bare(home.path(), &canned, "multi")?, broker];
-    servers.extend(options.also.iter().map(|(name, socket)| Server {
-        name: name.clone(),
-        socket: socket.clone(),
-        pid: None,
-        idle_kib: 0,
-        process: None,
-    }));
-    for server in &mut servers {
+    servers.extend(options.also.iter().map(|(name, socket)| Server::elsewhere(name.clone(), socket.clone())));
+    let mut idle_kib = Vec::new();
+    for server in &servers {
         wait_for(|| exchange(&server.socket, &request, &mut [0; 2048]))?;
-        server.idle_kib = server.pid.map_or(Ok((0, 0)), resident_kib)?.0;
+        idle_kib.push(server.pid.map_or(Ok((0, 0)), resident_kib)?.0);
     }
 
     let mut rows = Vec::new();
     for clients in &options.clients {
         rows.extend(measure(options, &servers, &request, *clients)?);
     }
-    let costs = servers.iter().map(|server| cost(server, &request)).collect::<io::Result<Vec<_>>>()?;
+    let costs = servers.iter().zip(idle_kib).map(|(server, idle_kib)| cost(server, &request, idle_kib));
+    let costs = costs.collect::<io::Result<Vec<_>>>()?;
     println!("{}", table(&mut rows, &costs));
+    if options.allocations {
+        println!("allocations per Hello: {:.2}\n", allocations(home.path(), &request)?);
+    }
+    if options.soak > 0 {
+        soak(&servers[BROKER], &request, options.soak)?;
+    }
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{:#}\n", to_json(&mut rows, &costs)))?;
     }
@@ -157,7 +149,7 @@ fn measure(options: &Options, servers: &[Server], request: &[u8], clients: usize
         .collect())
 }
 
-fn cost(server: &Server, request: &[u8]) -> io::Result<Cost> {
+fn cost(server: &Server, request: &[u8], idle_kib: u64) -> io::Result<Cost> {
     let Some(pid) = server.pid else {
         return Ok(Cost {
             server: server.name.clone(),
@@ -181,104 +173,82 @@ fn cost(server: &Server, request: &[u8]) -> io::Result<Cost> {
     Ok(Cost {
         server: server.name.clone(),
         syscalls: counted.ok().map(|calls| calls as f64 / COUNTED as f64),
-        idle_kib: server.idle_kib,
+        idle_kib,
         held_kib,
         peak_kib,
     })
 }
 
-/// A Hello as any client of any process may send it.
-fn request() -> Vec<u8> {
-    let hello = Hello {
-        client_min_protocol: 1,
-        client_max_protocol: 1,
-        service_name: SERVICE.0.to_owned(),
-        wanted_version: SERVICE.1.to_owned(),
-        client_version: "3.0.15".to_owned(),
-        client_lib_name: "running-process".to_owned(),
-        client_lib_version: "3.0.15".to_owned(),
-        ..Hello::default()
-    };
-    let body = Frame::request(PayloadProtocol::CONTROL, 7, hello.encode_to_vec()).encode_to_vec();
-    let length = (body.len() as u32).to_le_bytes();
-    [&[1][..], &length, &body].concat()
-}
-
-fn program(name: &str) -> io::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(io::Error::other(format!("{} is not built; run `cargo xtask bench hello`", path.display())))
-}
-
-fn command(home: &Path, name: &str) -> io::Result<Command> {
-    let mut command = Command::new(program(name)?);
-    command
-        .env("HOME", home)
-        .env("XDG_RUNTIME_DIR", home.join("x"))
-        .env("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "1")
-        .env_remove("XDG_CONFIG_HOME")
-        .env_remove("XDG_STATE_HOME")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit());
-    Ok(command)
-}
-
-fn started(name: &str, socket: PathBuf, command: &mut Command) -> io::Result<Server> {
-    let process = command.spawn()?;
-    Ok(Server { name: name.to_owned(), socket, pid: Some(process.id()), idle_kib: 0, process: Some(process) })
-}
-
-fn start_bare(home: &Path, answer: &Path, flavour: &str) -> io::Result<Server> {
-    let socket = home.join(format!("bare-{flavour}.sock"));
-    let mut command = command(home, "bare-server")?;
-    started(&format!("bare ({flavour})"), socket.clone(), command.arg(&socket).arg(answer).arg(flavour))
-}
-
-fn start_backend(home: &Path) -> io::Result<Server> {
-    let socket = home.join("e/backend.sock");
-    let mut command = command(home, "echo-backend")?;
-    let server = started("backend", socket.clone(), command.arg("--endpoint").arg(&socket))?;
-    wait_for(|| UnixStream::connect(&server.socket).map(drop))?;
-    Ok(server)
-}
-
-fn start_broker(home: &Path) -> io::Result<Server> {
-    let binary = program("echo-backend")?;
-    let added =
-        command(home, "brokerd")?.args(["service", "add", SERVICE.0, "--binary"]).arg(binary).status()?;
-    if !added.success() {
-        return Err(io::Error::other("the service was not defined"));
-    }
-    let socket = home.join("r/broker.sock");
-    let most = u32::MAX.to_string();
-    let backend = format!(
-        "service={},version={},endpoint={}",
-        SERVICE.0,
-        SERVICE.1,
-        home.join("e/backend.sock").display()
+/// Shows whether anything drifts: time, memory and descriptors over many Hellos.
+fn soak(broker: &Server, request: &[u8], hellos: usize) -> io::Result<()> {
+    let Some(pid) = broker.pid else { return Ok(()) };
+    println!(
+        "| Hellos so far | p50 us | p99 us | answers/s | resident KiB | descriptors |\n|--:|--:|--:|--:|--:|--:|"
     );
-    let mut command = command(home, "brokerd")?;
-    command.env("RUST_LOG", "warn").arg("serve").arg("--socket").arg(&socket).args(["--backend", &backend]);
-    // All clients are threads of one process, which is one peer.
-    started(
-        "brokerd",
-        socket,
-        command.args(["--hello-burst", &most, "--hello-refill", &most, "--max-connections", "2048"]),
-    )
+    for part in 1..=10 {
+        let mut round = drive(&broker.socket, request, SOAKING, hellos / 10)?;
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        println!(
+            "| {} | {:.1} | {:.1} | {:.0} | {} | {descriptors} |",
+            part * (hellos / 10),
+            round.latencies.percentile_us(0.5),
+            round.latencies.percentile_us(0.99),
+            round.latencies.len() as f64 / round.took.as_secs_f64(),
+            resident_kib(pid)?.0,
+        );
+    }
+    println!();
+    Ok(())
 }
 
-/// Tries until it works, for as long as a start may take.
-fn wait_for<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut last = None;
-    for _ in 0..2_000 {
-        match attempt() {
-            Ok(value) => return Ok(value),
-            Err(error) => last = Some(error),
-        }
-        std::thread::sleep(Duration::from_millis(5));
+/// Allocations per Hello: the difference between a long and a short life under valgrind, by Hello.
+fn allocations(home: &Path, request: &[u8]) -> io::Result<f64> {
+    let (few, many) = (200, 2_200);
+    let mut totals = [0, 0];
+    for (total, hellos) in totals.iter_mut().zip([few, many]) {
+        *total = allocations_of_a_life(home, request, hellos)?;
     }
-    Err(last.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
+    Ok((totals[1] - totals[0]) as f64 / (many - few) as f64)
+}
+
+fn allocations_of_a_life(home: &Path, request: &[u8], hellos: usize) -> io::Result<i64> {
+    let (socket, log) = (home.join("v/broker.sock"), home.join("valgrind.log"));
+    let mut valgrind = Command::new("valgrind");
+    let template = command(home, "brokerd")?;
+    for (name, value) in template.get_envs() {
+        match value {
+            Some(value) => valgrind.env(name, value),
+            None => valgrind.env_remove(name),
+        };
+    }
+    let most = u32::MAX.to_string();
+    valgrind.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    valgrind.arg(format!("--log-file={}", log.display())).arg(program("brokerd")?);
+    valgrind.args(["serve", "--hello-burst", &most, "--hello-refill", &most, "--backend"]);
+    valgrind.arg(registration(home, SERVICE.0)).arg("--socket").arg(&socket);
+    let server = started("brokerd", socket, &mut valgrind)?;
+    wait_for(|| exchange(&server.socket, request, &mut [0; 2048]))?;
+    drive(&server.socket, request, 1, hellos)?;
+    server.stop()?;
+    let text = std::fs::read_to_string(&log)?;
+    total_allocations(&text).ok_or_else(|| io::Error::other(format!("{} tells no heap usage", log.display())))
+}
+
+/// `total heap usage: 1,234 allocs, ...`
+fn total_allocations(log: &str) -> Option<i64> {
+    let line = log.lines().find_map(|line| line.split_once("total heap usage: "))?.1;
+    line.split_once(" allocs")?.0.replace(',', "").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heap_usage_is_the_number_before_allocs() {
+        let log =
+            "==7== HEAP SUMMARY:\n==7==   total heap usage: 1,234,567 allocs, 9 frees, 8 bytes allocated\n";
+        assert_eq!(total_allocations(log), Some(1_234_567));
+        assert_eq!(total_allocations("nothing"), None);
+    }
 }

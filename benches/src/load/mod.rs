@@ -5,3 +5,4 @@ pub mod plot;
 pub mod process;
 pub mod report;
 pub mod samples;
+pub mod servers;

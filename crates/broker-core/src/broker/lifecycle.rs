@@ -88,22 +88,32 @@ impl<E: Entropy> Broker<E> {
         Ok(())
     }
 
+    /// A started backend takes connections, but has not said yet who it is. Its budget stays spent until
+    /// then, so one that dies at once is not started for ever.
+    pub(super) fn listening(&mut self, now: Now, slot: BackendSlot, pid: u32, endpoint: String) {
+        let Some(backend) = self.backends.get(slot) else { return };
+        if backend.state == BackendState::Spawning {
+            let live = started_process(backend, pid, endpoint);
+            self.now_running(now, slot, live);
+        }
+    }
+
     /// A started backend answered its probe.
     pub(super) fn started(&mut self, now: Now, slot: BackendSlot, pid: u32, endpoint: String) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.budget.reset();
-        let series = backend.series;
-        let handoff = backend.definition.as_ref().map_or(BackendHandoff::DialOnly, |definition| {
-            handoff_of(definition.settings().handoff_endpoint.as_deref())
-        });
-        let live = LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started, handoff };
+        let live = started_process(backend, pid, endpoint);
         let draft = EventDraft::new(now, EventKind::Spawn, Severity::Info, &self.instance)
             .service(backend.service.as_str())
             .pid(Some(pid))
             .extra("version", &backend.version);
-        self.metrics.spawned(series);
+        let is_spawning = backend.state == BackendState::Spawning;
+        self.metrics.spawned(backend.series);
         self.emit(draft);
-        self.now_running(now, slot, live);
+        // One that listened from the start is in use, or ending, already.
+        if is_spawning {
+            self.now_running(now, slot, live);
+        }
     }
 
     /// A registered endpoint was probed: use it, or start a process as if it had never been there.
@@ -213,6 +223,12 @@ impl<E: Entropy> Broker<E> {
 
     /// A start came to nothing: everybody who waits shares that.
     pub(super) fn start_failed(&mut self, now: Now, slot: BackendSlot, failure: SpawnFailure) {
+        if self.retire(slot).is_some_and(|(_, stop)| stop.is_some()) {
+            // It was told to end before it was ready.
+            self.succeed(now, slot);
+            self.advance_drain(now);
+            return;
+        }
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.last_error = Some(failure.to_string());
         backend.state = BackendState::Failed(failure.clone());
@@ -238,24 +254,8 @@ impl<E: Entropy> Broker<E> {
 
     /// A backend's process ended: its route goes, and whoever waits for its end gets a new one.
     pub(super) fn exited(&mut self, now: Now, slot: BackendSlot, exit: Exit) {
+        let Some((live, stop)) = self.retire(slot) else { return };
         let Some(backend) = self.backends.get_mut(slot) else { return };
-        let (live, stop) = match std::mem::replace(&mut backend.state, BackendState::Absent) {
-            BackendState::Running(live) => (live, None),
-            BackendState::Draining(live, reason) => (live, Some(reason)),
-            other => {
-                // Its end was told as a failed start, or it has none to tell.
-                backend.state = other;
-                return;
-            }
-        };
-        for (due, timer) in
-            [(backend.idle_check.take(), Timer::Idle(slot)), (backend.kill_at.take(), Timer::Kill(slot))]
-        {
-            if let Some(due) = due {
-                self.timers.cancel(due, timer);
-            }
-        }
-        self.handler.unregister(backend.service.as_str(), &backend.version);
         let (kind, severity, reason) = obituary(exit, stop);
         if kind == EventKind::DiedCrash {
             backend.last_error = Some(reason.clone());
@@ -268,6 +268,29 @@ impl<E: Entropy> Broker<E> {
         self.emit(draft);
         self.succeed(now, slot);
         self.advance_drain(now);
+    }
+
+    /// Takes a live backend out of use: its route, its timers, its offers. `None` where none lives: its end
+    /// was told as a failed start, or it has none to tell.
+    fn retire(&mut self, slot: BackendSlot) -> Option<(LiveBackend, Option<StopReason>)> {
+        let backend = self.backends.get_mut(slot)?;
+        let ended = match std::mem::replace(&mut backend.state, BackendState::Absent) {
+            BackendState::Running(live) => (live, None),
+            BackendState::Draining(live, reason) => (live, Some(reason)),
+            other => {
+                backend.state = other;
+                return None;
+            }
+        };
+        let timers =
+            [(backend.idle_check.take(), Timer::Idle(slot)), (backend.kill_at.take(), Timer::Kill(slot))];
+        for (due, timer) in timers {
+            if let Some(due) = due {
+                self.timers.cancel(due, timer);
+            }
+        }
+        self.handler.unregister(backend.service.as_str(), &backend.version);
+        Some(ended)
     }
 
     /// What comes after a backend's end: a new start for those who wait, or nothing.
@@ -358,6 +381,14 @@ impl<E: Entropy> Broker<E> {
             self.backends.remove(slot);
         }
     }
+}
+
+/// The process that a start has made.
+fn started_process(backend: &Backend, pid: u32, endpoint: String) -> LiveBackend {
+    let handoff = backend.definition.as_ref().map_or(BackendHandoff::DialOnly, |definition| {
+        handoff_of(definition.settings().handoff_endpoint.as_deref())
+    });
+    LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started, handoff }
 }
 
 /// A backend takes passed connections where it named an endpoint for the offers.

@@ -58,6 +58,16 @@ pub enum Exit {
 /// What happened outside.
 #[derive(Clone, Debug)]
 pub enum Input {
+    /// A backend that was started listens already, because it was given its listener. Clients may be sent
+    /// there; `Started` or `StartFailed` tells later what came of it.
+    Listening {
+        /// Which.
+        slot: BackendSlot,
+        /// Its process id.
+        pid: u32,
+        /// Where it listens.
+        endpoint: String,
+    },
     /// A backend that was to be started answered its probe.
     Started {
         /// Which.
@@ -221,6 +231,7 @@ impl<E: Entropy> Broker<E> {
     /// Takes in what happened outside.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
+            Input::Listening { slot, pid, endpoint } => self.listening(now, slot, pid, endpoint),
             Input::Started { slot, pid, endpoint } => self.started(now, slot, pid, endpoint),
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),

@@ -221,6 +221,47 @@ fn a_hello_starts_a_backend_and_the_next_one_uses_it() {
 }
 
 #[test]
+fn a_backend_that_listens_from_the_start_is_used_at_once_and_pays_for_its_start_until_it_answers() {
+    let mut world = World::new();
+    let (first, _) = world.hello("1.0.0");
+    let slot = world.starts()[0].slot;
+    world.tell(Input::Listening { slot, pid: 77, endpoint: "/run/be-77.sock".into() });
+    assert_eq!(endpoint(world.reply_to(first)), "/run/be-77.sock");
+    assert_eq!(world.broker.backends()[0].budget().remaining(world.now.monotonic), 2);
+    assert!(!world.events().contains(&EventKind::Spawn));
+    world.started(slot, 77);
+    assert_eq!(world.broker.backends()[0].budget().remaining(world.now.monotonic), 3);
+    assert!(world.events().contains(&EventKind::Spawn));
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+}
+
+#[test]
+fn a_backend_that_listened_and_never_answered_is_a_failed_start_that_is_tried_three_times() {
+    let mut world = World::new();
+    for attempt in 0..3 {
+        let (connection, _) = world.hello("1.0.0");
+        let slot = world.starts()[attempt].slot;
+        world.tell(Input::Listening { slot, pid: 77, endpoint: "/run/be-77.sock".into() });
+        assert_eq!(endpoint(world.reply_to(connection)), "/run/be-77.sock");
+        world.tell(Input::StartFailed { slot, failure: failure() });
+    }
+    assert_eq!(refusal(world.hello("1.0.0").1.as_ref()).code(), ErrorCode::ErrorRateLimited);
+    assert_eq!(world.broker.backends()[0].state().as_str(), "failed");
+}
+
+#[test]
+fn a_drain_ends_with_a_backend_that_listened_and_never_answered() {
+    let mut world = World::new();
+    world.hello("1.0.0");
+    let slot = world.starts()[0].slot;
+    world.tell(Input::Listening { slot, pid: 77, endpoint: "/run/be-77.sock".into() });
+    world.tell(Input::Drain { deadline: None });
+    assert_eq!(world.signals(), [StopSignal::Terminate]);
+    world.tell(Input::StartFailed { slot, failure: failure() });
+    assert!(world.stopped());
+}
+
+#[test]
 fn however_many_wait_there_is_one_start_and_they_share_its_outcome() {
     let mut world = World::new();
     let waiting: Vec<_> = (0..100).map(|_| world.hello("1.0.0").0).collect();

@@ -93,7 +93,7 @@ async fn end_of(child: &ChildProcess) -> Exit {
 
 /// Starts the process and waits until it is ready.
 async fn bring_up(
-    shell: &Shell,
+    shell: &Rc<Shell>,
     order: &StartOrder,
     process: &Process,
 ) -> Result<(Rc<ChildProcess>, String), SpawnFailure> {
@@ -104,6 +104,14 @@ async fn bring_up(
     let child = shell.spawner().spawn(command).await;
     let child = child.map_err(|error| SpawnFailure::new(SpawnStage::Exec, error.to_string()))?;
     let child = process.adopt(child);
+    match order.definition.settings().activation {
+        Activation::Bind => {}
+        // Connections wait in its listener from now on, whatever it is doing.
+        Activation::ListenFds => {
+            let (slot, pid, endpoint) = (order.slot, child.pid(), endpoint.clone());
+            shell.tell(Input::Listening { slot, pid, endpoint });
+        }
+    }
     match check_ready(order, &child, &endpoint).await {
         Ok(()) => Ok((child, endpoint)),
         Err(failure) => Err(bury(&child, failure).await),

@@ -52,12 +52,17 @@ mod tests {
     fn the_level_is_info_unless_the_variable_says_otherwise() {
         for unset in [None, Some("")] {
             let levels = levels(unset).unwrap();
-            assert!(levels.would_enable("brokerd", &Level::INFO) && !levels.would_enable("brokerd", &Level::DEBUG));
+            assert!(
+                levels.would_enable("brokerd", &Level::INFO)
+                    && !levels.would_enable("brokerd", &Level::DEBUG)
+            );
         }
         let debug = levels(Some("debug")).unwrap();
         assert!(debug.would_enable("brokerd", &Level::DEBUG));
         let one = levels(Some("warn,broker_transport=trace")).unwrap();
-        assert!(one.would_enable("broker_transport", &Level::TRACE) && !one.would_enable("brokerd", &Level::INFO));
+        assert!(
+            one.would_enable("broker_transport", &Level::TRACE) && !one.would_enable("brokerd", &Level::INFO)
+        );
     }
 
     #[test]
