@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A broker with one backend, one refusal behind it, and one connection open: the one that asks.
 fn world() -> (World, broker_tests::Daemon) {
     let world = World::new();
-    world.define("cache", &[]);
+    world.define("cache", &["--allow-version", "1.0.0", "--allow-version", "2.0.0"]);
     let broker = world.serve(&["--instance", "inst:test"]);
     agreed(world.connect().say(&hello("cache", "1.0.0")));
     refused(world.connect().say(&hello("unknown", "1.0.0")));
@@ -100,7 +100,7 @@ fn dump_holds_budgets_and_the_events_that_happened() {
         .iter()
         .map(|event| event["kind"].as_str().unwrap())
         .collect();
-    assert_eq!(kinds, ["SERVICE_DEF_LOADED", "SPAWN_ATTEMPT", "SPAWN", "HELLO_REFUSED"]);
+    assert_eq!(kinds, ["SERVICE_DEF_LOADED", "SPAWN_ATTEMPT", "SPAWN", "HELLO_ACCEPTED", "HELLO_REFUSED"]);
     assert!(dump["effective_config"]["values"]["limits"].is_object());
 }
 
@@ -144,6 +144,7 @@ fn metrics_are_openmetrics_with_the_numbers_that_happened() {
         r#"hello_total{service="cache",version="1.0.0",outcome="negotiated"} 2"#,
         r#"hello_total{service="other",version="other",outcome="service_unknown"} 1"#,
         r#"hello_duration_seconds_count{service="cache"} 2"#,
+        r#"hello_duration_seconds_bucket{le="+Inf",service="cache"} 2"#,
         r#"active_backends{service="cache"} 1"#,
         r#"spawn_attempts_total{service="cache",version="1.0.0",outcome="success"} 1"#,
         r#"spawn_attempts_total{service="cache",version="1.0.0",outcome="failure"} 0"#,
@@ -157,6 +158,9 @@ fn metrics_are_openmetrics_with_the_numbers_that_happened() {
             metrics.lines().any(|found| found.starts_with(&format!("{prefix}{line}"))),
             "{line}\n{metrics}"
         );
+    }
+    for family in ["handoff counter", "handoff_duration_seconds histogram"] {
+        assert!(metrics.contains(&format!("# TYPE {prefix}{family}")), "{family}\n{metrics}");
     }
     let value = |name: &str| -> f64 {
         let line = metrics.lines().find(|line| line.starts_with(&format!("{prefix}{name} ")));

@@ -61,7 +61,7 @@ fn the_reply_echoes_the_request_and_the_connection_ends_with_it() {
 #[test]
 fn fifty_hellos_at_once_start_one_backend() {
     let world = World::new();
-    world.define("cache", &["--label", "spawn.args=--delay-ms 100"]);
+    world.define("cache", &["--allow-version", "1.0.0", "--label", "spawn.args=--delay-ms 100"]);
     let _broker = world.serve(&[]);
     let mut clients: Vec<_> = (0..50).map(|_| world.connect()).collect();
     let request = Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec());

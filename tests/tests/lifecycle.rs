@@ -51,9 +51,11 @@ fn a_backend_that_dies_is_replaced_by_the_next_hello_and_leaves_no_zombie_and_no
         EventKind::ServiceDefLoaded,
         EventKind::SpawnAttempt,
         EventKind::Spawn,
+        EventKind::HelloAccepted,
         EventKind::DiedCrash,
         EventKind::SpawnAttempt,
         EventKind::Spawn,
+        EventKind::HelloAccepted,
         EventKind::DiedShutdown,
     ];
     assert_eq!(kinds, expected);
@@ -186,6 +188,34 @@ fn whatever_is_no_socket_of_a_broker_is_never_replaced() {
 }
 
 #[test]
+fn a_socket_path_that_is_a_directory_is_refused_and_left_alone() {
+    let world = World::new();
+    std::fs::create_dir_all(world.socket()).unwrap();
+    let failed = world.run(&["serve", "--socket", world.socket().to_str().unwrap()]);
+    assert_eq!(failed.code(), 1, "{failed:?}");
+    assert!(failed.stderr.contains("a directory"), "{}", failed.stderr);
+    assert!(world.socket().is_dir());
+}
+
+#[test]
+fn every_hello_that_was_sent_before_a_drain_ends_is_answered() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let mut broker = world.serve(&["--max-connections", "2048"]);
+    broker.signal(Signal::STOP);
+    let request = Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec());
+    let mut clients: Vec<_> = (0..400).map(|_| world.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(&request));
+    broker.signal(Signal::TERM);
+    broker.signal(Signal::CONT);
+    for client in &mut clients {
+        let frame = client.receive();
+        assert_eq!(frame.request_id, 7);
+    }
+    assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
 fn directories_are_made_private_and_open_ones_are_refused_with_the_remedy() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();
@@ -230,7 +260,8 @@ fn a_path_that_fits_no_socket_address_is_a_usage_error() {
 #[test]
 fn foreign_users_are_dropped_unread() {
     if !rustix::process::geteuid().is_root() {
-        return; // Only root can be somebody else.
+        eprintln!("not shown: only root can connect as somebody else");
+        return;
     }
     let world = World::new();
     let mut broker = world.serve(&[]);

@@ -108,7 +108,8 @@ fn row_10_the_permit_after_the_burst_is_waited_for() {
     let world = World::new();
     world.define("cache", &[]);
     let _broker = world.serve(&["--hello-burst", "2", "--hello-refill", "1"]);
-    agreed(world.connect().say(&hello("cache", "1.0.0")));
+    // A service that is unknown takes no time, in which a permit could come back.
+    refused(world.connect().say(&hello("nothing", "1.0.0")));
     refused(world.connect().say(&hello("nothing", "1.0.0")));
     let limited = refused(world.connect().say(&hello("cache", "1.0.0")));
     assert_eq!(limited.code(), ErrorCode::ErrorRateLimited);
@@ -186,6 +187,12 @@ fn row_15_a_definition_that_breaks_a_rule_is_refused_with_the_rule_s_name() {
     std::fs::write(&file, &good).unwrap();
     agreed(world.connect().say(&hello("cache", "1.0.0")));
 
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &good).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o662)).unwrap();
+    assert_eq!(rule(), "untrusted");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+
     let dir = file.parent().unwrap();
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o770)).unwrap();
     std::fs::write(&file, &good).unwrap();
@@ -258,6 +265,20 @@ fn row_18_a_backend_that_claims_to_be_another_process_is_not_used() {
         (refusal.code(), &refusal.details["stage"][..]),
         (ErrorCode::ErrorBackendSpawnFailed, "identity")
     );
+}
+
+#[test]
+fn a_script_that_makes_way_for_the_real_program_becomes_ready() {
+    let world = World::new();
+    let script = world.path("script");
+    let real = World::program("echo-backend");
+    std::fs::write(&script, format!("#!/bin/sh\nexec {}\n", real.display())).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(world.run(&["service", "add", "cache", "--binary", script.to_str().unwrap()]).is_success());
+    let _broker = world.serve(&[]);
+    for patch in 0..5 {
+        agreed(world.connect().say(&hello("cache", &format!("1.0.{patch}"))));
+    }
 }
 
 #[test]

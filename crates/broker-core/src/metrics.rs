@@ -218,6 +218,11 @@ impl Metrics {
         *self.peer_rejected.entry(reason).or_default() += 1;
     }
 
+    /// The `version` label of a series.
+    pub fn version_label(&self, id: SeriesId) -> &str {
+        self.series.get(id.0).map_or(OTHER, Series::version)
+    }
+
     /// Every series, the one for everything else first.
     pub fn series(&self) -> &[Series] {
         &self.series

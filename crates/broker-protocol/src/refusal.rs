@@ -311,8 +311,15 @@ fn blocked_text(service: &str, wanted: &Version, block: &PolicyBlock) -> String 
     }
 }
 
+/// Versions that a refusal names at most; a definition may allow tens of thousands.
+const NAMED_VERSIONS: usize = 20;
+
 fn join(versions: &[Version]) -> String {
-    versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    let named: Vec<_> = versions.iter().take(NAMED_VERSIONS).map(ToString::to_string).collect();
+    match versions.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 /// Milliseconds, rounded up.
@@ -623,7 +630,7 @@ mod tests {
 
     #[test]
     fn a_blocked_version_names_the_floor_or_the_list() {
-        let version = |text| Version::parse(text).unwrap();
+        let version = |text: &str| Version::parse(text).unwrap();
         let blocked =
             |block| Refusal::VersionBlocked { service: "cache".into(), wanted: version("1.0.0"), block };
         let below = blocked(PolicyBlock::BelowMinimum(version("1.2.0")));
@@ -631,5 +638,11 @@ mod tests {
         assert_eq!(wire_ms(&below), 30_000);
         let outside = blocked(PolicyBlock::NotAllowed(vec![version("1.2.0"), version("1.3.0")]));
         assert_eq!(outside.details()["version_allow_list"], "1.2.0, 1.3.0");
+        let allowed = |count| (0..count).map(|patch| version(&format!("1.0.{patch}"))).collect();
+        let longest = blocked(PolicyBlock::NotAllowed(allowed(20))).details();
+        assert!(longest["version_allow_list"].ends_with("1.0.18, 1.0.19"));
+        let longer = blocked(PolicyBlock::NotAllowed(allowed(40_000)));
+        assert!(longer.details()["version_allow_list"].ends_with("1.0.19 and 39980 more"));
+        assert!(longer.to_string().len() < 1_000);
     }
 }

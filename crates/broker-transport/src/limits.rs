@@ -43,6 +43,11 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     sys::raise_descriptor_limit()
 }
 
+/// Whether an operation failed because this process (`EMFILE`) or the system (`ENFILE`) is out of descriptors.
+pub fn is_descriptor_shortage(error: &io::Error) -> bool {
+    sys::is_descriptor_shortage(error)
+}
+
 /// Inodes of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InodeUsage {

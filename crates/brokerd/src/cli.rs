@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use broker_protocol::{BrokerInstance, ServiceName, Version};
+use broker_transport::endpoint::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Finds, starts and checks the right backend for every client, once for all tools.
@@ -53,7 +54,7 @@ pub(crate) enum Command {
     /// Drain the broker and end it
     Shutdown {
         /// How long the drain may take, in milliseconds [default: the broker's own]
-        #[arg(long, value_name = "MS")]
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
         drain_ms: Option<u64>,
         #[command(flatten)]
         admin: AdminArgs,
@@ -182,10 +183,19 @@ impl std::str::FromStr for BackendArg {
         Ok(Self {
             service: required(service, "service")?.parse().map_err(|error| format!("service: {error}"))?,
             version: required(version, "version")?.parse().map_err(|error| format!("version: {error}"))?,
-            endpoint: required(endpoint, "endpoint")?,
-            handoff,
+            endpoint: required(endpoint, "endpoint").and_then(whole)?,
+            handoff: handoff.map(whole).transpose()?,
         })
     }
+}
+
+/// A relative path would lead elsewhere from the backend's working directory.
+fn whole(endpoint: String) -> Result<String, String> {
+    let is_whole = match Platform::CURRENT {
+        Platform::Linux | Platform::MacOs => std::path::Path::new(&endpoint).is_absolute(),
+        Platform::Windows => true,
+    };
+    if is_whole { Ok(endpoint) } else { Err(format!("{endpoint:?} is not an absolute path")) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -303,6 +313,8 @@ mod tests {
             "service=a,version=1,endpoint=/e",
             "service=A,version=1.0.0,endpoint=/e",
             "service=a,version=1.0.0,endpoint=",
+            "service=a,version=1.0.0,endpoint=e.sock",
+            "service=a,version=1.0.0,endpoint=/e,handoff=h.sock",
             "service=a,service=b,version=1.0.0,endpoint=/e",
             "service=a,version=1.0.0,endpoint=/e,color=red",
         ] {

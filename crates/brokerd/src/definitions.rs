@@ -12,7 +12,7 @@ use broker_core::services::{BinaryFacts, Definition, DefinitionError, FileStamp,
 use broker_protocol::limits::MAX_SERVICE_DEFINITION;
 use broker_protocol::{ServiceName, Version};
 use broker_transport::files::{self, FileFacts, FileKind};
-use broker_transport::private_dir;
+use broker_transport::{identity, private_dir};
 
 /// Ending of a definition's file name.
 pub(crate) const EXTENSION: &str = "servicedef";
@@ -47,16 +47,32 @@ impl DefinitionDir {
             Ok(_) | Err(_) => {}
         }
         let (dir, service) = (self.clone(), service.to_owned());
-        match tokio::task::spawn_blocking(move || dir.load(&service)).await {
-            Ok(Ok(Some((definition, stamp)))) => DefinitionCheck::Loaded(Arc::new(definition), stamp),
+        let looked_at = tokio::task::spawn_blocking(move || {
+            let loaded = dir.load_text(&service)?;
+            Ok(loaded.map(|(definition, stamp)| (check_default_binary(&definition), definition, stamp)))
+        });
+        match looked_at.await {
+            Ok(Ok(Some((Ok(()), definition, stamp)))) => DefinitionCheck::Loaded(Arc::new(definition), stamp),
+            Ok(Ok(Some((Err(error), definition, _)))) => {
+                DefinitionCheck::Unusable(Arc::new(definition), error)
+            }
             Ok(Ok(None)) => DefinitionCheck::Absent,
             Ok(Err(error)) => DefinitionCheck::Invalid(error),
             Err(error) => DefinitionCheck::Invalid(DefinitionError::Unreadable { cause: error.to_string() }),
         }
     }
 
-    /// Reads and checks a definition; `None` where there is none.
+    /// Reads and checks a definition and its executable; `None` where there is none.
     pub(crate) fn load(&self, service: &str) -> Result<Option<(Definition, FileStamp)>, DefinitionError> {
+        let loaded = self.load_text(service)?;
+        if let Some((definition, _)) = &loaded {
+            check_default_binary(definition)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Reads and checks a definition without looking at its executable.
+    fn load_text(&self, service: &str) -> Result<Option<(Definition, FileStamp)>, DefinitionError> {
         let path = self.file(service);
         if self.0.exists() {
             private_dir::check_private_dir(&self.0)
@@ -72,18 +88,20 @@ impl DefinitionDir {
                 cause: format!("{} is not a regular file", path.display()),
             });
         }
+        if facts.writable_by_others || is_foreign(&facts) {
+            let cause = format!(
+                "{} belongs to another user, or others may write to it; check it, then chmod go-w and chown it",
+                path.display()
+            );
+            return Err(DefinitionError::Untrusted { cause });
+        }
         if facts.size > MAX_SERVICE_DEFINITION as u64 {
             return Err(DefinitionError::TooLarge { actual: facts.size });
         }
         let mut bytes = Vec::new();
         let limited = file.take(MAX_SERVICE_DEFINITION as u64 + 1).read_to_end(&mut bytes);
         limited.map_err(|error| unreadable(&path, &error))?;
-        let definition = Definition::parse(service, &bytes)?;
-        definition.check_binary(
-            definition.binary(),
-            &binary_facts(definition.binary(), definition.version_dir()),
-        )?;
-        Ok(Some((definition, stamp(&facts))))
+        Ok(Some((Definition::parse(service, &bytes)?, stamp(&facts))))
     }
 
     /// The names of all definitions, sorted; files that are named otherwise are left out.
@@ -115,6 +133,23 @@ pub(crate) fn resolve_binary(definition: &Definition, version: &Version) -> Resu
     Ok(facts.resolved)
 }
 
+fn check_default_binary(definition: &Definition) -> Result<(), DefinitionError> {
+    let facts = binary_facts(definition.binary(), definition.version_dir());
+    definition.check_binary(definition.binary(), &facts)
+}
+
+/// Whether a file is neither this user's nor the system's own.
+fn is_foreign(facts: &FileFacts) -> bool {
+    facts.owner != identity::effective_uid() && facts.owner != 0
+}
+
+/// Whether somebody else could put another file in the place of one, somewhere from `top` down to it.
+fn is_replaceable(resolved: &Path, top: &Path) -> bool {
+    let dirs = resolved.ancestors().skip(1).take_while(|dir| dir.starts_with(top));
+    dirs.map(files::facts)
+        .any(|facts| facts.map_or(true, |facts| facts.writable_by_others || is_foreign(&facts)))
+}
+
 /// What the file system says about an executable.
 pub(crate) fn binary_facts(path: &Path, version_dir: Option<&Path>) -> BinaryFacts {
     let resolved_version_dir = version_dir.and_then(|dir| dir.canonicalize().ok());
@@ -122,6 +157,8 @@ pub(crate) fn binary_facts(path: &Path, version_dir: Option<&Path>) -> BinaryFac
         kind: PathKind::Missing,
         executable: false,
         writable_by_others: false,
+        foreign: false,
+        replaceable: false,
         resolved: path.to_path_buf(),
         resolved_version_dir: resolved_version_dir.clone(),
     };
@@ -131,6 +168,8 @@ pub(crate) fn binary_facts(path: &Path, version_dir: Option<&Path>) -> BinaryFac
         kind: if facts.kind == FileKind::Regular { PathKind::File } else { PathKind::Other },
         executable: files::is_executable(&resolved),
         writable_by_others: facts.writable_by_others,
+        foreign: is_foreign(&facts),
+        replaceable: resolved_version_dir.as_ref().is_some_and(|top| is_replaceable(&resolved, top)),
         resolved,
         resolved_version_dir,
     }

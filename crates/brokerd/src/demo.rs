@@ -91,7 +91,11 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         }
     }
 
-    println!("\n6. End it:");
+    println!("\n6. Look at it:");
+    let socket = stage.socket().display().to_string();
+    stage.shown(&["status", "--socket", &socket])?;
+
+    println!("\n7. End it:");
     stage.shut_down()?;
     println!("   drained; backend, socket and lock are gone");
     println!("\nNext: `brokerd service add NAME --binary PATH`, then `brokerd serve`.");

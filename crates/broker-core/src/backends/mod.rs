@@ -7,4 +7,4 @@ mod table;
 
 pub use budget::{SPAWN_ATTEMPTS, SPAWN_WINDOW, SpawnBudget};
 pub use table::{Backend, BackendState, LiveBackend, Origin, Registration, StopReason};
-pub(crate) use table::{BackendTable, Waiter};
+pub(crate) use table::{BackendTable, TraceContext, Waiter};

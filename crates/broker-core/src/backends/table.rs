@@ -100,13 +100,25 @@ pub struct Registration {
 }
 
 /// A client that waits for a start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Waiter {
     pub(crate) connection: ConnectionKey,
     pub(crate) capabilities: Capabilities,
     pub(crate) keepalive_secs: u64,
+    /// The client's own name for its request, for events; bounded.
+    pub(crate) request_id: String,
+    /// When its connection was accepted.
+    pub(crate) accepted: Monotonic,
+    /// When it began to wait.
     pub(crate) arrived: Monotonic,
     pub(crate) deadline: Monotonic,
+}
+
+/// The trace that a start belongs to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TraceContext {
+    pub(crate) parent: String,
+    pub(crate) state: String,
 }
 
 /// One (service, version).
@@ -120,6 +132,8 @@ pub struct Backend {
     pub(crate) definition: Option<Arc<Definition>>,
     pub(crate) registration: Option<Registration>,
     pub(crate) waiters: Vec<Waiter>,
+    /// Of the Hello that first waited, for the process that is started because of it.
+    pub(crate) trace: TraceContext,
     pub(crate) series: SeriesId,
     pub(crate) last_hello: Option<(Monotonic, UnixMillis)>,
     pub(crate) last_error: Option<String>,
@@ -161,6 +175,11 @@ impl Backend {
     /// What went wrong last.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
+    }
+
+    /// The series that it is counted in.
+    pub const fn series(&self) -> SeriesId {
+        self.series
     }
 
     /// How many clients wait for it.
@@ -220,6 +239,7 @@ impl BackendTable {
             definition: None,
             registration: None,
             waiters: Vec::new(),
+            trace: TraceContext::default(),
             series: series(),
             last_hello: None,
             last_error: None,

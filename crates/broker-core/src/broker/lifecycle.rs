@@ -8,7 +8,9 @@ use broker_protocol::{Refusal, ServiceName, Severity, SpawnFailure, SpawnStage};
 
 use super::{Action, Broker, Exit, KILL_AFTER, StartOrder, StopSignal};
 use crate::admission::ConnectionKey;
-use crate::backends::{Backend, BackendState, LiveBackend, Origin, SPAWN_ATTEMPTS, StopReason, Waiter};
+use crate::backends::{
+    Backend, BackendState, LiveBackend, Origin, SPAWN_ATTEMPTS, StopReason, TraceContext, Waiter,
+};
 use crate::entropy::Entropy;
 use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
@@ -17,13 +19,6 @@ use crate::metrics::HelloOutcome;
 use crate::services::Definition;
 use crate::time::{Monotonic, Now};
 use crate::timers::Timer;
-
-/// Trace context of the Hello that causes a start.
-#[derive(Clone, Copy)]
-struct Trace<'a> {
-    parent: &'a str,
-    state: &'a str,
-}
 
 impl<E: Entropy> Broker<E> {
     /// Makes sure that a backend without a process is on its way to one.
@@ -38,27 +33,29 @@ impl<E: Entropy> Broker<E> {
             return Err(Refusal::Internal { cause: "a backend vanished while it was looked up" });
         };
         backend.definition = Some(definition);
+        if backend.waiters.is_empty() {
+            let echo = admitted.request().echo;
+            backend.trace =
+                TraceContext { parent: echo.traceparent.to_owned(), state: echo.tracestate.to_owned() };
+        }
         match (&backend.state, &backend.registration) {
             (BackendState::Probing | BackendState::Spawning | BackendState::Draining(..), _) => Ok(()),
             (BackendState::Running(_), _) => {
                 // Its route went with a definition that was taken away and has come back since.
                 Err(Refusal::Internal { cause: "a running backend has no route" })
             }
-            (BackendState::Absent, Some(registration)) => {
+            (BackendState::Absent | BackendState::Failed(_), Some(registration)) => {
                 let endpoint = registration.endpoint.clone();
                 backend.state = BackendState::Probing;
                 self.actions.push_back(Action::Probe { slot, endpoint });
                 Ok(())
             }
-            (BackendState::Absent, None) | (BackendState::Failed(_), _) => {
-                let echo = admitted.request().echo;
-                self.start(now, slot, Trace { parent: echo.traceparent, state: echo.tracestate })
-            }
+            (BackendState::Absent | BackendState::Failed(_), None) => self.start(now, slot),
         }
     }
 
     /// Starts a backend, if its budget allows (rows 17 and 18).
-    fn start(&mut self, now: Now, slot: BackendSlot, trace: Trace<'_>) -> Result<(), Refusal> {
+    fn start(&mut self, now: Now, slot: BackendSlot) -> Result<(), Refusal> {
         let Some(backend) = self.backends.get_mut(slot) else { return Ok(()) };
         let Some(definition) = backend.definition.clone() else {
             return Err(Refusal::Internal { cause: "a backend without a definition was to be started" });
@@ -73,6 +70,7 @@ impl<E: Entropy> Broker<E> {
         }
         backend.state = BackendState::Spawning;
         let version = backend.version.clone();
+        let trace = std::mem::take(&mut backend.trace);
         let draft = EventDraft::new(now, EventKind::SpawnAttempt, Severity::Info, &self.instance)
             .service(backend.service.as_str())
             .extra("version", &version)
@@ -82,8 +80,8 @@ impl<E: Entropy> Broker<E> {
             slot,
             definition,
             version,
-            traceparent: trace.parent.to_owned(),
-            tracestate: trace.state.to_owned(),
+            traceparent: trace.parent,
+            tracestate: trace.state,
         }));
         Ok(())
     }
@@ -131,14 +129,19 @@ impl<E: Entropy> Broker<E> {
             }
             (Ok(_), None) => backend.state = BackendState::Absent,
             (Err(cause), _) => {
+                let draft = EventDraft::new(now, EventKind::SpawnAttempt, Severity::Warn, &self.instance)
+                    .service(backend.service.as_str())
+                    .reason(format!("the registered backend is not used: {cause}"))
+                    .extra("version", &backend.version);
                 backend.last_error = Some(cause);
                 backend.state = BackendState::Absent;
-                if backend.waiters.is_empty() {
+                let nobody_waits = backend.waiters.is_empty();
+                self.emit(draft);
+                if nobody_waits {
                     return;
                 }
                 if self.is_serving() {
-                    let trace = Trace { parent: "", state: "" };
-                    if let Err(refusal) = self.start(now, slot, trace) {
+                    if let Err(refusal) = self.start(now, slot) {
                         self.refuse_waiters(now, slot, &refusal);
                     }
                 } else {
@@ -192,14 +195,18 @@ impl<E: Entropy> Broker<E> {
         let warnings = settings.map_or(&[][..], |settings| &settings.warnings);
         let route = Arc::new(Route::new(version, live.endpoint.clone(), live.handoff, slot, warnings));
         for waiter in waiters {
-            let Waiter { connection, capabilities, keepalive_secs, arrived, .. } = waiter;
+            let Waiter { connection, capabilities, keepalive_secs, accepted, request_id, .. } = waiter;
             let reply =
                 self.handler.agree(now, Arc::clone(&route), policy_allows, capabilities, keepalive_secs);
-            let outcome = match &reply {
-                Reply::Negotiated(_) => HelloOutcome::Negotiated,
-                Reply::Refused(refusal) => HelloOutcome::Refused(refusal.code()),
-            };
-            self.metrics.hello(series, outcome, now.monotonic.duration_since(arrived));
+            match &reply {
+                Reply::Negotiated(negotiation) => {
+                    self.count_negotiated(now, accepted, &request_id, negotiation);
+                }
+                Reply::Refused(refusal) => {
+                    let took = now.monotonic.duration_since(accepted);
+                    self.metrics.hello(series, HelloOutcome::Refused(refusal.code()), took);
+                }
+            }
             self.actions.push_back(Action::Reply { connection, reply });
         }
     }
@@ -216,7 +223,7 @@ impl<E: Entropy> Broker<E> {
 
     pub(super) fn refuse_waiters(&mut self, now: Now, slot: BackendSlot, refusal: &Refusal) {
         for waiter in self.take_waiters(slot) {
-            let reply = self.refuse(now, waiter.arrived, "", refusal.clone());
+            let reply = self.refuse(now, waiter.accepted, &waiter.request_id, refusal.clone());
             self.actions.push_back(Action::Reply { connection: waiter.connection, reply });
         }
     }
@@ -301,7 +308,7 @@ impl<E: Entropy> Broker<E> {
             return;
         }
         let outcome = if self.is_serving() {
-            self.start(now, slot, Trace { parent: "", state: "" })
+            self.start(now, slot)
         } else {
             Err(Refusal::Draining { remaining: self.drain_left(now) })
         };
@@ -326,7 +333,7 @@ impl<E: Entropy> Broker<E> {
             failure: Box::new(SpawnFailure::new(SpawnStage::Deadline, cause)),
         };
         self.waiting.remove(&connection);
-        let reply = self.refuse(now, waiter.arrived, "", refusal);
+        let reply = self.refuse(now, waiter.accepted, &waiter.request_id, refusal);
         self.actions.push_back(Action::Reply { connection, reply });
         self.advance_drain(now);
     }

@@ -18,6 +18,9 @@ use crate::services::{Definition, DefinitionError, FileStamp};
 use crate::time::{Monotonic, Now, UnixMillis};
 use crate::timers::Timer;
 
+/// Longest part of a client's `request_id` that is kept while it waits, in characters.
+const MAX_REQUEST_ID: usize = 64;
+
 /// Who connected, as far as the kernel tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerIdentity {
@@ -61,6 +64,8 @@ pub enum DefinitionCheck {
     Absent,
     /// It cannot be used.
     Invalid(DefinitionError),
+    /// Its text is good, but its executable is not.
+    Unusable(Arc<Definition>, DefinitionError),
 }
 
 /// What a Hello comes to.
@@ -135,6 +140,7 @@ impl<E: Entropy> Broker<E> {
     pub fn malformed(
         &mut self,
         now: Now,
+        accepted: Monotonic,
         connection: ConnectionKey,
         peer: PeerKey,
         refusal: Refusal,
@@ -142,13 +148,14 @@ impl<E: Entropy> Broker<E> {
         self.connections.heard(connection);
         // The refusal stands whether or not a permit was left.
         let _ = self.handler.spend_permit(now, peer);
-        self.refuse(now, now.monotonic, "", refusal)
+        self.refuse(now, accepted, "", refusal)
     }
 
-    /// Judges the body of a connection's first frame (rows 4 to 13).
+    /// Judges the body of the first frame of a connection that was accepted at `accepted` (rows 4 to 13).
     pub fn first_frame<'a>(
         &mut self,
         now: Now,
+        accepted: Monotonic,
         connection: ConnectionKey,
         peer: PeerKey,
         body: &'a [u8],
@@ -160,7 +167,7 @@ impl<E: Entropy> Broker<E> {
                 return FirstFrame::Admin(echo, request);
             }
             Err(rejected) => {
-                let reply = self.malformed(now, connection, peer, rejected.refusal);
+                let reply = self.malformed(now, accepted, connection, peer, rejected.refusal);
                 return FirstFrame::Refused(rejected.echo, reply);
             }
         };
@@ -174,7 +181,7 @@ impl<E: Entropy> Broker<E> {
             Ok(admitted) => FirstFrame::Hello(admitted),
             Err(refusal) => FirstFrame::Refused(
                 request.echo,
-                self.refuse(now, now.monotonic, request.hello.request_id, refusal),
+                self.refuse(now, accepted, request.hello.request_id, refusal),
             ),
         }
     }
@@ -210,7 +217,7 @@ impl<E: Entropy> Broker<E> {
             }
             Verdict::Refused(refusal) => Decision::Reply(self.refuse(now, accepted, request_id, refusal)),
             Verdict::NoBackend(definition) => {
-                match self.wait_for_backend(now, connection, admitted, definition) {
+                match self.wait_for_backend(now, accepted, connection, admitted, definition) {
                     Ok(()) => Decision::Wait,
                     Err(refusal) => Decision::Reply(self.refuse(now, accepted, request_id, refusal)),
                 }
@@ -223,6 +230,12 @@ impl<E: Entropy> Broker<E> {
             DefinitionCheck::Unchanged => {}
             DefinitionCheck::Absent => self.handler.undefine(service),
             DefinitionCheck::Invalid(error) => {
+                let (rule, cause) = (error.rule(), error.to_string());
+                return Err(Refusal::Definition { service: service.to_owned(), rule, cause });
+            }
+            // Whose service it is comes first (row 14): its own broker tells what is wrong with it.
+            DefinitionCheck::Unusable(definition, error) => {
+                self.handler.check_domain(&definition)?;
                 let (rule, cause) = (error.rule(), error.to_string());
                 return Err(Refusal::Definition { service: service.to_owned(), rule, cause });
             }
@@ -250,18 +263,22 @@ impl<E: Entropy> Broker<E> {
     fn wait_for_backend(
         &mut self,
         now: Now,
+        accepted: Monotonic,
         connection: ConnectionKey,
         admitted: &Admitted<'_>,
         definition: Arc<Definition>,
     ) -> Result<(), Refusal> {
+        // A drain may have begun while the definition was looked at.
+        self.refuse_while_draining(now)?;
         let Ok(service) = ServiceName::parse(admitted.service()) else {
             return Err(Refusal::Internal { cause: "an admitted Hello has an invalid service name" });
         };
         let metrics = &mut self.metrics;
         let version = admitted.version();
-        let slot = self
-            .backends
-            .entry(&service, version, || metrics.series_of(service.as_str(), &version.to_string()));
+        // A client can make up any number of versions: only those that the definition names have a label.
+        let is_named = definition.policy().names(version);
+        let label = || if is_named { version.to_string() } else { OTHER.to_owned() };
+        let slot = self.backends.entry(&service, version, || metrics.series_of(service.as_str(), &label()));
         self.bring_up(now, slot, definition, admitted)?;
         let deadline = now.monotonic.saturating_add(self.patience(now, admitted.request().deadline));
         if let Some(backend) = self.backends.get_mut(slot) {
@@ -269,6 +286,8 @@ impl<E: Entropy> Broker<E> {
                 connection,
                 capabilities: admitted.capabilities(),
                 keepalive_secs: admitted.keepalive_secs(),
+                request_id: admitted.request().hello.request_id.chars().take(MAX_REQUEST_ID).collect(),
+                accepted,
                 arrived: now.monotonic,
                 deadline,
             });
@@ -285,7 +304,8 @@ impl<E: Entropy> Broker<E> {
         }
     }
 
-    fn count_negotiated(
+    /// Counts an agreement, and remembers it as an event.
+    pub(super) fn count_negotiated(
         &mut self,
         now: Now,
         accepted: Monotonic,

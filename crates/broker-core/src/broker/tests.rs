@@ -110,7 +110,8 @@ impl World {
             ..Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec())
         };
         let body = frame.encode_to_vec();
-        let admitted = match self.broker.first_frame(self.now, connection, peer(), &body) {
+        let admitted = match self.broker.first_frame(self.now, self.now.monotonic, connection, peer(), &body)
+        {
             FirstFrame::Hello(admitted) => admitted,
             FirstFrame::Refused(_, reply) => {
                 self.collect();
@@ -216,7 +217,13 @@ fn a_hello_starts_a_backend_and_the_next_one_uses_it() {
     assert_eq!(world.starts().len(), 1);
     assert_eq!(
         world.events(),
-        [EventKind::ServiceDefLoaded, EventKind::SpawnAttempt, EventKind::Spawn, EventKind::HelloAccepted]
+        [
+            EventKind::ServiceDefLoaded,
+            EventKind::SpawnAttempt,
+            EventKind::Spawn,
+            EventKind::HelloAccepted,
+            EventKind::HelloAccepted
+        ]
     );
 }
 
@@ -259,6 +266,77 @@ fn a_drain_ends_with_a_backend_that_listened_and_never_answered() {
     assert_eq!(world.signals(), [StopSignal::Terminate]);
     world.tell(Input::StartFailed { slot, failure: failure() });
     assert!(world.stopped());
+}
+
+#[test]
+fn a_drain_that_begins_while_the_definition_is_looked_at_starts_nothing() {
+    let mut world = World::new();
+    let connection = world.connect();
+    let hello = Hello {
+        client_min_protocol: 1,
+        client_max_protocol: 1,
+        service_name: "cache".into(),
+        wanted_version: "1.0.0".into(),
+        ..Hello::default()
+    };
+    let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
+    let now = world.now;
+    let FirstFrame::Hello(admitted) = world.broker.first_frame(now, now.monotonic, connection, peer(), &body)
+    else {
+        panic!("a good Hello is admitted");
+    };
+    world.broker.handle(now, Input::Drain { deadline: None });
+    let check = DefinitionCheck::Loaded(Arc::new(Definition::new(&world.definition).unwrap()), world.stamp);
+    let decision = world.broker.hello(now, now.monotonic, connection, &admitted, check);
+    assert!(matches!(&decision, Decision::Reply(Reply::Refused(Refusal::Draining { .. }))), "{decision:?}");
+    world.collect();
+    assert_eq!(world.starts().len(), 0);
+}
+
+#[test]
+fn a_registered_backend_is_probed_again_after_a_start_in_its_place_failed() {
+    let mut world = World::new();
+    world.broker.register(registration());
+    world.hello("1.0.0");
+    let slot = world.broker.backends()[0].slot();
+    world.tell(Input::Probed { slot, outcome: Err("connection refused".into()) });
+    assert_eq!(world.starts()[0].traceparent, "00-trace", "the Hello that waits is the start's cause");
+    world.tell(Input::StartFailed { slot, failure: failure() });
+    let (connection, _) = world.hello("1.0.0");
+    let probes = world.acted.iter().filter(|action| matches!(action, Action::Probe { .. })).count();
+    assert_eq!(probes, 2);
+    world.tell(Input::Probed { slot, outcome: Ok(99) });
+    assert_eq!(endpoint(world.reply_to(connection)), "/run/registered.sock");
+}
+
+#[test]
+fn the_executable_of_another_broker_s_service_is_that_broker_s_to_judge() {
+    let mut config = BrokerConfig::new(BrokerInstance::Shared);
+    config.hello.domain = crate::services::TrustDomain::Only(BrokerInstance::Shared);
+    let mut world = World::new();
+    world.broker = Broker::new(config, SeededEntropy::new(3));
+    let connection = world.connect();
+    let hello = Hello {
+        client_min_protocol: 1,
+        client_max_protocol: 1,
+        service_name: "cache".into(),
+        wanted_version: "1.0.0".into(),
+        ..Hello::default()
+    };
+    let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
+    let now = world.now;
+    let FirstFrame::Hello(admitted) = world.broker.first_frame(now, now.monotonic, connection, peer(), &body)
+    else {
+        panic!("a good Hello is admitted");
+    };
+    let definition = Arc::new(Definition::new(&world.definition).unwrap());
+    let check =
+        DefinitionCheck::Unusable(definition, crate::services::DefinitionError::Isolation { actual: 7 });
+    let decision = world.broker.hello(now, now.monotonic, connection, &admitted, check);
+    assert!(
+        matches!(&decision, Decision::Reply(Reply::Refused(Refusal::OtherTrustDomain { .. }))),
+        "{decision:?}"
+    );
 }
 
 #[test]
@@ -571,7 +649,9 @@ fn row_15_an_invalid_definition_is_an_internal_error_that_names_the_rule() {
         ..Hello::default()
     };
     let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
-    let FirstFrame::Hello(admitted) = world.broker.first_frame(world.now, connection, peer(), &body) else {
+    let FirstFrame::Hello(admitted) =
+        world.broker.first_frame(world.now, world.now.monotonic, connection, peer(), &body)
+    else {
         panic!("a good Hello is admitted");
     };
     let check = DefinitionCheck::Invalid(crate::services::DefinitionError::Isolation { actual: 7 });
@@ -661,10 +741,13 @@ fn versions_that_failed_are_forgotten_when_their_window_is_over() {
 
 #[test]
 fn every_hello_is_counted_once_under_a_bounded_label() {
-    let (mut world, _) = World::running();
-    world.hello("1.0.0");
+    let mut world = World::new();
     world.definition.min_version = "1.0.0".into();
-    world.stamp.size += 1;
+    let (mut world, _) = world.run();
+    world.hello("1.0.0");
+    world.hello("1.0.1");
+    let made_up = world.starts()[1].slot;
+    world.started(made_up, 78);
     for patch in 0..10 {
         world.hello(&format!("0.0.{patch}"));
     }
@@ -676,5 +759,5 @@ fn every_hello_is_counted_once_under_a_bounded_label() {
         .iter()
         .map(|series| (series.version(), series.hellos(HelloOutcome::Negotiated), series.hellos(blocked)))
         .collect();
-    assert_eq!(counts, [("other", 0, 0), ("1.0.0", 2, 0), ("other", 0, 10)]);
+    assert_eq!(counts, [("other", 0, 0), ("1.0.0", 2, 0), ("other", 1, 10)]);
 }

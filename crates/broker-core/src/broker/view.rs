@@ -44,6 +44,12 @@ impl<E: Entropy> Broker<E> {
         &self.metrics
     }
 
+    /// The labels that a backend is counted under: its service and, where a definition names it, its version.
+    pub fn labels_of<'a>(&'a self, backend: &'a Backend) -> [&'a str; 2] {
+        let version = self.metrics.version_label(backend.series());
+        [backend.service().as_str(), version]
+    }
+
     /// Services with a loaded definition.
     pub fn services_loaded(&self) -> usize {
         self.handler.services()

@@ -265,17 +265,27 @@ impl<E: Entropy> HelloHandler<E> {
         self.limiter.check(now.monotonic, peer).map_err(|retry_after| Refusal::RateLimited { retry_after })
     }
 
+    /// Checks that a service is served here (row 14).
+    ///
+    /// # Errors
+    /// [`Refusal::OtherTrustDomain`] names the broker that serves it.
+    pub fn check_domain(&self, definition: &Definition) -> Result<(), Refusal> {
+        if self.config.domain.serves(definition.instance()) {
+            return Ok(());
+        }
+        let instance = definition.instance().clone();
+        let pipe = (self.name_endpoint)(&instance);
+        Err(Refusal::OtherTrustDomain { service: definition.service().to_string(), instance, pipe })
+    }
+
     /// Decides by definitions and live backends alone (rows 14, 16 and 19).
     pub fn negotiate(&mut self, now: Now, admitted: &Admitted<'_>) -> Verdict {
         let Some(service) = self.services.get(admitted.service()) else {
             return Verdict::Refused(Refusal::ServiceUnknown { service: admitted.service().to_owned() });
         };
         let definition = &service.definition;
-        if !self.config.domain.serves(definition.instance()) {
-            let instance = definition.instance().clone();
-            let pipe = (self.name_endpoint)(&instance);
-            let service = admitted.service().to_owned();
-            return Verdict::Refused(Refusal::OtherTrustDomain { service, instance, pipe });
+        if let Err(refusal) = self.check_domain(definition) {
+            return Verdict::Refused(refusal);
         }
         if let Err(block) = definition.policy().check(admitted.version()) {
             let (service, wanted) = (admitted.service().to_owned(), admitted.version().clone());

@@ -45,6 +45,11 @@ pub struct BinaryFacts {
     pub executable: bool,
     /// Whether its group or others may write it.
     pub writable_by_others: bool,
+    /// Whether it belongs to somebody else than this user or the system's.
+    pub foreign: bool,
+    /// Whether a directory from `per_version_binary_dir` down to it belongs to somebody else, or may be
+    /// written by its group or others; `false` where there is no such directory.
+    pub replaceable: bool,
     /// Its path with every link resolved.
     pub resolved: PathBuf,
     /// The per-version directory with every link resolved; `None` where there is none to resolve.
@@ -64,6 +69,12 @@ pub enum DefinitionError {
     #[error("{cause}")]
     Directory {
         /// What is wrong with it, with the path.
+        cause: String,
+    },
+    /// Others could have written it.
+    #[error("{cause}")]
+    Untrusted {
+        /// Who else, with the path.
         cause: String,
     },
     /// It is larger than a definition may be.
@@ -172,6 +183,14 @@ pub enum BinaryRule {
     /// Anybody could replace it.
     #[error("its group or others may write it; try chmod go-w")]
     WritableByOthers,
+    /// Somebody else's, who could replace it.
+    #[error("it belongs to another user")]
+    Foreign,
+    /// Somebody else could put another one in its place.
+    #[error(
+        "a directory from per_version_binary_dir down to it belongs to another user, or others may write to it"
+    )]
+    Replaceable,
     /// Not inside the directory it must be inside of.
     #[error("it does not lie inside per_version_binary_dir once links are resolved")]
     OutsideVersionDir,
@@ -183,6 +202,7 @@ impl DefinitionError {
         match self {
             Self::Unreadable { .. } => "unreadable",
             Self::Directory { .. } => "directory",
+            Self::Untrusted { .. } => "untrusted",
             Self::TooLarge { .. } => "size",
             Self::Encoding(_) => "encoding",
             Self::Name { .. } => "service-name",
@@ -197,6 +217,8 @@ impl DefinitionError {
                 BinaryRule::NotAFile => "binary-not-a-file",
                 BinaryRule::NotExecutable => "binary-not-executable",
                 BinaryRule::WritableByOthers => "binary-writable-by-others",
+                BinaryRule::Foreign => "binary-foreign",
+                BinaryRule::Replaceable => "binary-replaceable",
                 BinaryRule::OutsideVersionDir => "binary-outside-version-dir",
             },
         }
@@ -270,9 +292,15 @@ impl Definition {
         if facts.writable_by_others {
             return broken(BinaryRule::WritableByOthers);
         }
+        if facts.foreign {
+            return broken(BinaryRule::Foreign);
+        }
         let inside = |dir: &PathBuf| facts.resolved.starts_with(dir);
         if self.version_dir.is_some() && !facts.resolved_version_dir.as_ref().is_some_and(inside) {
             return broken(BinaryRule::OutsideVersionDir);
+        }
+        if facts.replaceable {
+            return broken(BinaryRule::Replaceable);
         }
         Ok(())
     }
@@ -430,6 +458,8 @@ mod tests {
             kind: PathKind::File,
             executable: true,
             writable_by_others: false,
+            foreign: false,
+            replaceable: false,
             resolved: "/opt/cache/1.0.0/cached".into(),
             resolved_version_dir: None,
         };
@@ -448,11 +478,14 @@ mod tests {
             "binary-writable-by-others"
         );
 
+        assert_eq!(check(&plain, BinaryFacts { foreign: true, ..good.clone() }), "binary-foreign");
+
         let wire = ServiceDefinition { per_version_binary_dir: "/opt/cache".into(), ..wire() };
         let versioned = Definition::new(&wire).unwrap();
         let dir = |dir: &str| Some(PathBuf::from(dir));
         let inside = BinaryFacts { resolved_version_dir: dir("/opt/cache"), ..good.clone() };
-        assert_eq!(check(&versioned, inside), "none");
+        assert_eq!(check(&versioned, inside.clone()), "none");
+        assert_eq!(check(&versioned, BinaryFacts { replaceable: true, ..inside }), "binary-replaceable");
         for outside in [dir("/opt/other"), dir("/opt/cach"), None] {
             let facts = BinaryFacts { resolved_version_dir: outside, ..good.clone() };
             assert_eq!(check(&versioned, facts), "binary-outside-version-dir");

@@ -38,6 +38,11 @@ impl VersionPolicy {
         &self.allowed
     }
 
+    /// Whether the policy mentions this very version.
+    pub fn names(&self, version: &Version) -> bool {
+        self.minimum.as_ref() == Some(version) || self.allowed.binary_search(version).is_ok()
+    }
+
     /// Whether `wanted` may be asked for.
     ///
     /// # Errors
@@ -88,6 +93,13 @@ mod tests {
         let policy = VersionPolicy::new(Some(version("1.0.0")), vec![version("0.9.0")]);
         assert!(matches!(policy.check(&version("0.9.0")), Err(PolicyBlock::BelowMinimum(_))));
         assert!(matches!(policy.check(&version("1.0.0")), Err(PolicyBlock::NotAllowed(_))));
+    }
+
+    #[test]
+    fn a_policy_names_its_floor_and_its_list_and_nothing_else() {
+        let policy = VersionPolicy::new(Some(version("1.0.0")), vec![version("1.5.0")]);
+        assert!(policy.names(&version("1.0.0")) && policy.names(&version("1.5.0")));
+        assert!(!policy.names(&version("1.2.0")) && !VersionPolicy::default().names(&version("1.0.0")));
     }
 
     #[test]

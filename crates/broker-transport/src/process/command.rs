@@ -63,7 +63,7 @@ pub enum ParentDeath {
     /// It gets SIGTERM.
     #[default]
     Terminate,
-    /// It lives on. Its stderr then leads nowhere: writing to it fails with `EPIPE`.
+    /// It lives on. Its stderr is `/dev/null` from the start, as nobody is left to read it then.
     Survive,
 }
 

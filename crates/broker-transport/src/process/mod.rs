@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::limits::is_descriptor_shortage;
+
 pub use self::command::{BaseEnv, Inherited, ParentDeath, SpawnCommand, is_passed_on};
 pub use self::stderr::{STDERR_RING_BYTES, StderrRing};
 pub use crate::activation::{LISTEN_FD, LISTEN_NAME};
@@ -56,6 +58,16 @@ pub enum SpawnError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl SpawnError {
+    /// Whether it failed because no descriptor was left, in this process or in the system.
+    pub fn is_descriptor_shortage(&self) -> bool {
+        match self {
+            Self::Exec { source, .. } | Self::Setup { source, .. } => is_descriptor_shortage(source),
+            Self::NotAbsolute { .. } | Self::Unpassable { .. } => false,
+        }
+    }
 }
 
 /// What a caller can tell about a failed `execve` (execve(2)).

@@ -60,11 +60,16 @@ impl Snapshot {
         snapshot.rejected.sort_unstable();
         snapshot.take_series(broker.metrics());
         let mut active: BTreeMap<String, u64> = BTreeMap::new();
+        let mut budgets: BTreeMap<[String; 2], u64> = BTreeMap::new();
         for backend in broker.backends() {
-            let labels = [backend.service().to_string(), backend.version().to_string()];
-            *active.entry(labels[0].clone()).or_default() += u64::from(backend.state().as_str() == "running");
-            snapshot.budgets.push((labels, backend.budget().remaining(facts.now.monotonic).into()));
+            let labels = broker.labels_of(backend).map(str::to_owned);
+            let is_running = u64::from(backend.state().as_str() == "running");
+            *active.entry(backend.service().to_string()).or_default() += is_running;
+            // Where several share a label, the one that is worst off is shown.
+            let remaining = u64::from(backend.budget().remaining(facts.now.monotonic));
+            budgets.entry(labels).and_modify(|least| *least = remaining.min(*least)).or_insert(remaining);
         }
+        snapshot.budgets.extend(budgets);
         snapshot.active.extend(active);
         snapshot
     }
@@ -82,7 +87,7 @@ impl Snapshot {
             }
             durations.entry(series.service().to_owned()).or_default().add(series.hello_duration());
             let (succeeded, failed) = series.spawns();
-            if series.version() != OTHER {
+            if succeeded + failed > 0 || series.version() != OTHER {
                 self.spawns.push((labels("success"), succeeded));
                 self.spawns.push((labels("failure"), failed));
             }
@@ -124,7 +129,7 @@ impl Collector for Snapshot {
             self.durations.iter().try_for_each(|(service, histogram)| {
                 let mut buckets: Vec<(f64, u64)> =
                     BUCKETS.iter().map(Duration::as_secs_f64).zip(*histogram.counts()).collect();
-                buckets.push((f64::MAX, histogram.counts()[BUCKETS.len()]));
+                buckets.push((f64::INFINITY, histogram.counts()[BUCKETS.len()]));
                 let labels: &Pairs<'_> = &[("service", service)];
                 family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
                     histogram.sum().as_secs_f64(),
@@ -179,6 +184,11 @@ impl Collector for Snapshot {
                 .iter()
                 .try_for_each(|(reason, count)| counter(family, &[("reason", reason)], *count))
         })?;
+        // Families of what this daemon does not do yet: known, and empty.
+        let described = ("handoff", "Connections passed to backends, or not", None);
+        family(encoder, described, MetricType::Counter, |_| Ok(()))?;
+        let described = ("handoff_duration", "Time from an offer to its acknowledgement", seconds);
+        family(encoder, described, MetricType::Histogram, |_| Ok(()))?;
         let described = ("events_dropped", "Lifecycle events that could not be written", None);
         family(encoder, described, MetricType::Counter, |family| counter(family, &[], self.events_dropped))
     }

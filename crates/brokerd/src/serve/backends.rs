@@ -13,11 +13,15 @@ use std::sync::Arc;
 use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
 use broker_core::handoff::BackendSlot;
 use broker_core::services::Activation;
+use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{SpawnFailure, SpawnStage};
+use broker_transport::identity::IdentityError;
 use broker_transport::listener::{BindOptions, BoundSocket};
 use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
 use broker_transport::process::{self, ChildProcess, ParentDeath, ProcessWatch, SpawnCommand};
 use broker_transport::{endpoint, identity};
+
+use tokio::task::JoinHandle;
 
 use super::shell::Shell;
 use crate::definitions;
@@ -102,7 +106,12 @@ async fn bring_up(
     *process.socket.borrow_mut() = Some(PathBuf::from(&endpoint));
     let command = command(shell, order, program, &endpoint, listener);
     let child = shell.spawner().spawn(command).await;
-    let child = child.map_err(|error| SpawnFailure::new(SpawnStage::Exec, error.to_string()))?;
+    let child = child.map_err(|error| {
+        if error.is_descriptor_shortage() {
+            shell.tell(Input::DescriptorPressure);
+        }
+        SpawnFailure::new(SpawnStage::Exec, error.to_string())
+    })?;
     let child = process.adopt(child);
     match order.definition.settings().activation {
         Activation::Bind => {}
@@ -194,10 +203,23 @@ async fn check_ready(order: &StartOrder, child: &ChildProcess, endpoint: &str) -
                 SpawnFailure::new(SpawnStage::Ready, error.to_string())
             }
         })?;
+    if is_running(&answer, hash).await.is_ok() {
+        return Ok(());
+    }
+    // A script may have made way for the real program since: what counts is who has answered.
+    let again = tokio::task::spawn_blocking(move || identity::hash_process_executable(pid));
+    is_running(&answer, again).await
+}
+
+/// Whether the process that answered runs the executable with this hash.
+async fn is_running(
+    answer: &DaemonProcess,
+    hash: JoinHandle<Result<[u8; 32], IdentityError>>,
+) -> Result<(), SpawnFailure> {
     let hash = hash.await.map_err(|error| unidentified(&error))?.map_err(|error| unidentified(&error))?;
     let expectation = Expectation { exe_hash: Some(hash), ..Expectation::default() };
     expectation
-        .check(&answer)
+        .check(answer)
         .map_err(|mismatch| SpawnFailure::new(SpawnStage::Identity, mismatch.to_string()))
 }
 

@@ -4,7 +4,10 @@
 //! socket; the read has a deadline counted from accept and the write one of its own, so no peer holds a
 //! connection longer than the sum of both and a backend's start.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use broker_core::admission::{ConnectionKey, PeerKey};
@@ -18,8 +21,11 @@ use broker_protocol::{Echo, PayloadProtocol, Refusal, frame_bytes};
 use broker_transport::frame_io::{FrameFault, FrameReader, ReadError};
 use broker_transport::stream::Stream;
 
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+
 use super::facts;
-use super::shell::Shell;
+use super::shell::{InFlight, Shell};
 
 /// How long a peer may take to read its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,27 +59,28 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Serves a connection that was admitted at `accepted`.
+/// Serves a connection that was admitted at `accepted`. Until its socket was looked at once it counts as a
+/// request in flight: what was sent before a drain ends is answered.
 pub(super) async fn serve(
     shell: Rc<Shell>,
     stream: Stream,
     key: ConnectionKey,
     peer: PeerKey,
     accepted: Monotonic,
+    in_flight: InFlight,
 ) {
     let _open = Open { shell: &shell, key };
     let patience = shell.settings().hello_timeout.value;
     let deadline = shell.clock().instant(accepted.saturating_add(patience));
     let mut reader = FrameReader::new(MAX_HELLO_BODY);
-    let read = tokio::time::timeout_at(deadline, reader.read_from(&stream)).await;
-    let _in_flight = shell.begin_answer();
+    let (read, _in_flight) = read_request(&shell, &stream, &mut reader, deadline, in_flight).await;
     let answer = match read {
         Ok(Ok(())) => {
             let body = reader.take_body();
             Exchange { shell: &shell, stream: &stream, key, peer, accepted }.answer(&body).await
         }
         Ok(Err(ReadError::Fault(fault))) => {
-            refusal_of(fault).map(|refusal| malformed(&shell, key, peer, refusal))
+            refusal_of(fault).map(|refusal| malformed(&shell, accepted, key, peer, refusal))
         }
         Ok(Err(ReadError::Io(error))) => {
             tracing::debug!(%error, "a connection broke before its request was read");
@@ -82,7 +89,7 @@ pub(super) async fn serve(
         Err(_) if reader.received() == 0 => None,
         Err(_) => {
             let refusal = Refusal::FrameTooLate { received: reader.received(), deadline: patience };
-            Some(malformed(&shell, key, peer, refusal))
+            Some(malformed(&shell, accepted, key, peer, refusal))
         }
     };
     if let Some(answer) = answer {
@@ -90,6 +97,26 @@ pub(super) async fn serve(
         match answer.then {
             Then::Close => {}
             Then::Drain { deadline } => shell.tell(Input::Drain { deadline }),
+        }
+    }
+}
+
+/// Reads the first frame, or what comes of it by the deadline. The request is in flight while the socket is
+/// looked at for the first time, and from when the frame is there; not while nothing comes.
+async fn read_request(
+    shell: &Rc<Shell>,
+    stream: &Stream,
+    reader: &mut FrameReader,
+    deadline: Instant,
+    in_flight: InFlight,
+) -> (Result<Result<(), ReadError>, Elapsed>, InFlight) {
+    let mut read = pin!(tokio::time::timeout_at(deadline, reader.read_from(stream)));
+    let first_look = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+    match first_look {
+        Poll::Ready(read) => (read, in_flight),
+        Poll::Pending => {
+            drop(in_flight);
+            (read.await, shell.begin_answer())
         }
     }
 }
@@ -112,8 +139,14 @@ const fn refusal_of(fault: FrameFault) -> Option<Refusal> {
     }
 }
 
-fn malformed(shell: &Rc<Shell>, key: ConnectionKey, peer: PeerKey, refusal: Refusal) -> Answer {
-    let reply = shell.call(|broker, now| broker.malformed(now, key, peer, refusal));
+fn malformed(
+    shell: &Rc<Shell>,
+    accepted: Monotonic,
+    key: ConnectionKey,
+    peer: PeerKey,
+    refusal: Refusal,
+) -> Answer {
+    let reply = shell.call(|broker, now| broker.malformed(now, accepted, key, peer, refusal));
     encode(&Echo::default(), &reply)
 }
 
@@ -135,7 +168,8 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// The answer; `None` when nobody is left to read it.
     async fn answer(&self, body: &[u8]) -> Option<Answer> {
-        match self.shell.call(|broker, now| broker.first_frame(now, self.key, self.peer, body)) {
+        match self.shell.call(|broker, now| broker.first_frame(now, self.accepted, self.key, self.peer, body))
+        {
             FirstFrame::Hello(admitted) => {
                 let reply = self.hello(&admitted).await?;
                 Some(encode(&admitted.request().echo, &reply))

@@ -87,13 +87,20 @@ fn write_all(events: &Receiver<BoundedEvent>, log: &mut LogFile, dropped: &Atomi
     }
 }
 
-/// The file, opened when it is needed.
+/// The file, opened when it is needed. Other brokers of this user may append to it and rotate it, too: each
+/// locks it for the moment of a write and looks whether it is still the one at its path.
 #[derive(Debug)]
 struct LogFile {
     path: PathBuf,
     limit: u64,
-    open: Option<(File, u64)>,
+    open: Option<OpenLog>,
     encoded: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct OpenLog {
+    file: File,
+    identity: (u64, u64),
 }
 
 impl LogFile {
@@ -101,48 +108,57 @@ impl LogFile {
         Self { path, limit, open: None, encoded: Vec::new() }
     }
 
+    /// After an error the file is opened anew next time.
     fn append(&mut self, event: &BoundedEvent) -> io::Result<()> {
         self.encoded.clear();
         event.append_to(&mut self.encoded);
         debug_assert!(self.encoded.len() <= MAX_EVENT);
         let length = self.encoded.len() as u64;
-        let (mut file, size) = self.file_with_room_for(length)?;
-        match file.write(&self.encoded) {
-            Ok(written) if written == self.encoded.len() => {
-                self.open = Some((file, size + length));
-                Ok(())
-            }
+        let mut log = self.lock_with_room_for(length)?;
+        let size = log.file.metadata()?.len();
+        let outcome = match log.file.write(&self.encoded) {
+            Ok(written) if written == self.encoded.len() => Ok(()),
             Ok(written) => {
-                // A part of an event would spoil all that follow.
-                file.set_len(size)?;
+                // A part of an event would spoil all that follow; under the lock nothing does yet.
+                log.file.set_len(size)?;
                 let message = format!("only {written} of {length} bytes could be written");
                 Err(io::Error::new(io::ErrorKind::StorageFull, message))
             }
             Err(error) => Err(error),
-        }
+        };
+        log.file.unlock()?;
+        self.open = outcome.is_ok().then_some(log);
+        outcome
     }
 
-    /// On an error the file is opened anew next time.
-    fn file_with_room_for(&mut self, length: u64) -> io::Result<(File, u64)> {
-        let (file, size) = match self.open.take() {
-            Some(open) => open,
-            None => open(&self.path)?,
-        };
-        if size + length <= self.limit {
-            return Ok((file, size));
+    /// The log, locked and at its path, with room for so many bytes.
+    fn lock_with_room_for(&mut self, length: u64) -> io::Result<OpenLog> {
+        loop {
+            let log = match self.open.take() {
+                Some(log) => log,
+                None => open(&self.path)?,
+            };
+            log.file.lock()?;
+            let is_at_its_path =
+                files::facts(&self.path).is_ok_and(|facts| (facts.device, facts.inode) == log.identity);
+            if !is_at_its_path {
+                // Somebody rotated it between the two.
+                continue;
+            }
+            if log.file.metadata()?.len() + length <= self.limit {
+                return Ok(log);
+            }
+            rotate(&self.path)?;
         }
-        drop(file);
-        rotate(&self.path)?;
-        open(&self.path)
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, u64)> {
+fn open(path: &Path) -> io::Result<OpenLog> {
     let (file, facts) = files::open_append(path)?;
     if facts.kind != files::FileKind::Regular {
         return Err(io::Error::other("it is not a regular file"));
     }
-    Ok((file, facts.size))
+    Ok(OpenLog { file, identity: (facts.device, facts.inode) })
 }
 
 /// Moves every log one number up; the oldest goes.
@@ -208,6 +224,23 @@ mod tests {
         let old: Vec<_> =
             (1..=5).map(|number| read(&dir.path().join(format!("lifecycle.pb.{number}")))).collect();
         assert_eq!(old, [vec![110, 111], vec![108, 109], vec![106, 107], vec![104, 105], vec![]]);
+    }
+
+    #[test]
+    fn two_brokers_share_a_log_and_neither_loses_what_the_other_wrote() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lifecycle.pb");
+        let mut encoded = Vec::new();
+        event(100).append_to(&mut encoded);
+        let limit = 4 * encoded.len() as u64;
+        let mut logs = [LogFile::new(path.clone(), limit), LogFile::new(path.clone(), limit)];
+        for ts_ms in 100..111 {
+            logs[ts_ms as usize % 2].append(&event(ts_ms)).unwrap();
+        }
+        assert_eq!(read(&path), [108, 109, 110]);
+        let old: Vec<_> =
+            (1..=2).map(|number| read(&dir.path().join(format!("lifecycle.pb.{number}")))).collect();
+        assert_eq!(old, [vec![104, 105, 106, 107], vec![100, 101, 102, 103]]);
     }
 
     #[test]

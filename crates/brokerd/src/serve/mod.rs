@@ -122,7 +122,7 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
                 requests += 1;
                 if requests > 1 {
                     tracing::warn!(signal, "ending at once");
-                    shell.remove_backend_sockets();
+                    remove_backend_sockets(&shell);
                     return ExitCode::from(EXIT_REFUSED);
                 }
                 tracing::info!(signal, "draining; a second signal ends the broker at once");
@@ -160,10 +160,13 @@ async fn finish(shell: &Rc<Shell>, listener: Listener) {
             Ok(None) | Err(_) => break,
         }
     }
-    // Their requests are there already, or they have none.
-    tokio::task::yield_now().await;
     drop(listener);
     shell.finish_answers(LAST_ANSWERS).await;
+    remove_backend_sockets(shell);
+}
+
+/// Backends that end with the broker may have no time to do it themselves; those that stay need theirs.
+fn remove_backend_sockets(shell: &Shell) {
     if !shell.settings().keep_backends.value {
         shell.remove_backend_sockets();
     }

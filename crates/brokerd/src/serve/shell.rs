@@ -183,7 +183,9 @@ impl Shell {
         let (identity, peer) = identify(self.own_user, accepted.peer.ok());
         match self.call(|broker, now| (broker.connected(now, key, identity), now)) {
             (Arrival::Serve, now) => {
-                let task = connection::serve(Rc::clone(self), accepted.stream, key, peer, now.monotonic);
+                let in_flight = self.begin_answer();
+                let shell = Rc::clone(self);
+                let task = connection::serve(shell, accepted.stream, key, peer, now.monotonic, in_flight);
                 let task = tokio::task::spawn_local(task);
                 self.connections.borrow_mut().insert(key, task.abort_handle());
             }

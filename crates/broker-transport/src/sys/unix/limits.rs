@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::os;
@@ -28,6 +29,10 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
     }
     Ok(maximum.unwrap_or(u64::MAX))
+}
+
+pub(crate) fn is_descriptor_shortage(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 pub(crate) fn inode_usage(path: &Path) -> io::Result<InodeUsage> {

@@ -42,6 +42,10 @@ pub(crate) mod limits {
         unsupported("raising the limit of handles")
     }
 
+    pub(crate) fn is_descriptor_shortage(_error: &io::Error) -> bool {
+        false
+    }
+
     pub(crate) fn inode_usage(_path: &Path) -> io::Result<InodeUsage> {
         unsupported("counting inodes")
     }

@@ -93,7 +93,7 @@ impl ChildProcess {
         if exit.is_none()
             && let Some(ended) = pidfd::reap(self.pidfd()?.get_ref().as_fd())?
         {
-            self.pipe.drain();
+            self.pipe.finish();
             *exit = Some(ended);
         }
         Ok(*exit)

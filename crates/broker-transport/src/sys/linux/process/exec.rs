@@ -188,7 +188,7 @@ unsafe fn reset_dispositions() {
 /// SIGTERM rather than SIGKILL: a backend that outlives its broker by a moment to flush a cache and
 /// remove its socket does no harm, while one that is cut off in the middle of a write may. And it can
 /// see to its own children, which PDEATHSIG does not reach. One that ignores SIGTERM lives on as an
-/// orphan; the next broker finds it in the manifests and adopts or replaces it.
+/// orphan that no client is sent to any more.
 ///
 /// # Safety
 /// As [`run`].

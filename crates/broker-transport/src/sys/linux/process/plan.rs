@@ -68,7 +68,12 @@ fn descriptors(command: SpawnCommand) -> io::Result<Descriptors> {
     let (stderr_read, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&stderr_read, true)?;
     let (report_read, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    let mut sources = vec![null.try_clone()?, null, stderr_write];
+    let stderr = match command.parent_death {
+        ParentDeath::Terminate => stderr_write,
+        // It is to outlive whoever reads the pipe, and must not die of its next word.
+        ParentDeath::Survive => null.try_clone()?,
+    };
+    let mut sources = vec![null.try_clone()?, null, stderr];
     sources.extend(command.listen_fd);
     sources.extend(command.inherited.into_iter().map(|inherited| inherited.descriptor));
     let places = i32::try_from(sources.len()).map_err(io::Error::other)?;

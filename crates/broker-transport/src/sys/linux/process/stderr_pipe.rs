@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::Notify;
 
 use crate::process::StderrRing;
 
@@ -21,6 +22,8 @@ const CHUNKS_AT_ONCE: usize = 64;
 pub(super) struct StderrPipe {
     receiver: Receiver,
     ring: StderrRing,
+    /// The child is gone and its last words are taken: what a grandchild says is nobody's.
+    ended: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,16 +37,22 @@ enum State {
 }
 
 impl StderrPipe {
-    /// Starts reading, for as long as anybody has the pipe open: a child never waits for its reader.
+    /// Starts reading, until nobody has the pipe open or the child has ended: it never waits for its reader.
     pub(super) fn start(pipe: OwnedFd, ring: StderrRing) -> io::Result<Arc<Self>> {
         let receiver = Receiver::from_owned_fd(pipe)?;
-        let pipe = Arc::new(Self { receiver, ring });
+        let pipe = Arc::new(Self { receiver, ring, ended: Notify::new() });
         tokio::spawn(Arc::clone(&pipe).read_all());
         Ok(pipe)
     }
 
+    /// Takes what is in the pipe after the child's end, and stops reading.
+    pub(super) fn finish(&self) {
+        self.drain();
+        self.ended.notify_one();
+    }
+
     /// Takes what is in the pipe right now. What a process wrote before it died is there by then.
-    pub(super) fn drain(&self) {
+    fn drain(&self) {
         for _ in 0..CHUNKS_AT_ONCE {
             match self.take_chunk() {
                 Ok(State::More) => {}
@@ -54,7 +63,12 @@ impl StderrPipe {
 
     async fn read_all(self: Arc<Self>) {
         loop {
-            if let Err(error) = self.receiver.readable().await {
+            let readable = tokio::select! {
+                biased;
+                () = self.ended.notified() => return,
+                readable = self.receiver.readable() => readable,
+            };
+            if let Err(error) = readable {
                 tracing::debug!(%error, "a child's stderr is no longer read");
                 return;
             }
