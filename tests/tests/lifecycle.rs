@@ -198,6 +198,21 @@ fn a_socket_path_that_is_a_directory_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_socket_in_somebody_else_s_directory_is_refused_with_its_owner() {
+    let world = World::new();
+    let socket = if rustix::process::geteuid().is_root() {
+        std::fs::create_dir(world.path("run")).unwrap();
+        std::os::unix::fs::chown(world.path("run"), Some(65_534), None).unwrap();
+        world.socket()
+    } else {
+        "/usr/s.sock".into()
+    };
+    let failed = world.run(&["serve", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(failed.code(), 1, "{failed:?}");
+    assert!(failed.stderr.contains("belongs to user"), "{}", failed.stderr);
+}
+
+#[test]
 fn every_hello_that_was_sent_before_a_drain_ends_is_answered() {
     let world = World::new();
     world.define("cache", &[]);

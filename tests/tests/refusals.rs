@@ -200,6 +200,29 @@ fn row_15_a_definition_that_breaks_a_rule_is_refused_with_the_rule_s_name() {
 }
 
 #[test]
+fn row_15_an_executable_that_is_missing_or_open_to_others_is_refused_until_it_is_mended() {
+    let world = World::new();
+    let binary = world.path("echo");
+    std::fs::copy(World::program("echo-backend"), &binary).unwrap();
+    assert!(world.run(&["service", "add", "cache", "--binary", binary.to_str().unwrap()]).is_success());
+    let _broker = world.serve(&[]);
+    let rule = || {
+        let refusal = refused(world.connect().say(&hello("cache", "1.0.0")));
+        assert_eq!(refusal.code(), ErrorCode::ErrorInternal);
+        refusal.details["rule"].clone()
+    };
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(rule(), "binary-writable-by-others");
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(rule(), "binary-not-executable");
+    std::fs::remove_file(&binary).unwrap();
+    assert_eq!(rule(), "binary-missing");
+    std::fs::copy(World::program("echo-backend"), &binary).unwrap();
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+    agreed(world.connect().say(&hello("cache", "1.0.0")));
+}
+
+#[test]
 fn row_16_versions_below_the_floor_or_outside_the_list_are_blocked() {
     let world = World::new();
     world.define("cache", &["--min-version", "1.2.0"]);

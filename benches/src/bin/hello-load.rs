@@ -5,8 +5,8 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use broker_benches::load::clients::{drive, exchange};
@@ -15,9 +15,9 @@ use broker_benches::load::process::{cpu_time, resident_kib, syscalls_during};
 use broker_benches::load::report::{Cost, Row, figures, median, table, to_json};
 use broker_benches::load::samples::Samples;
 use broker_benches::load::servers::{
-    SERVICE, Server, command, hello, program, registration, start_backend, start_bare, start_broker, started,
-    wait_for,
+    SERVICE, Server, backend_in, hello, start_backend, start_bare, start_broker, wait_for,
 };
+use broker_protocol::HEADER_LEN;
 use clap::Parser;
 
 /// Load on a broker and on a bare server that moves the same bytes.
@@ -39,9 +39,6 @@ struct Options {
     /// Then so many Hellos to the broker alone, looked at in ten parts
     #[arg(long, default_value_t = 0)]
     soak: usize,
-    /// Count the broker's allocations, with valgrind(1)
-    #[arg(long)]
-    allocations: bool,
     /// Write the figures here
     #[arg(long)]
     json: Option<PathBuf>,
@@ -80,6 +77,8 @@ fn run(options: &Options) -> io::Result<()> {
     let broker = start_broker(home.path())?;
     let mut answer = [0; 2048];
     let length = wait_for(|| exchange(&broker.socket, &request, &mut answer))?;
+    // A refusal would be quick to measure, too.
+    backend_in(&answer[HEADER_LEN..length])?;
     let canned = home.path().join("answer");
     std::fs::write(&canned, &answer[..length])?;
     eprintln!("a Hello is {} bytes, its answer {length}", request.len());
@@ -99,9 +98,6 @@ fn run(options: &Options) -> io::Result<()> {
     let costs = servers.iter().zip(idle_kib).map(|(server, idle_kib)| cost(server, &request, idle_kib));
     let costs = costs.collect::<io::Result<Vec<_>>>()?;
     println!("{}", table(&mut rows, &costs));
-    if options.allocations {
-        println!("allocations per Hello: {:.2}\n", allocations(home.path(), &request)?);
-    }
     if options.soak > 0 {
         soak(&servers[BROKER], &request, options.soak)?;
     }
@@ -199,56 +195,4 @@ fn soak(broker: &Server, request: &[u8], hellos: usize) -> io::Result<()> {
     }
     println!();
     Ok(())
-}
-
-/// Allocations per Hello: the difference between a long and a short life under valgrind, by Hello.
-fn allocations(home: &Path, request: &[u8]) -> io::Result<f64> {
-    let (few, many) = (200, 2_200);
-    let mut totals = [0, 0];
-    for (total, hellos) in totals.iter_mut().zip([few, many]) {
-        *total = allocations_of_a_life(home, request, hellos)?;
-    }
-    Ok((totals[1] - totals[0]) as f64 / (many - few) as f64)
-}
-
-fn allocations_of_a_life(home: &Path, request: &[u8], hellos: usize) -> io::Result<i64> {
-    let (socket, log) = (home.join("v/broker.sock"), home.join("valgrind.log"));
-    let mut valgrind = Command::new("valgrind");
-    let template = command(home, "brokerd")?;
-    for (name, value) in template.get_envs() {
-        match value {
-            Some(value) => valgrind.env(name, value),
-            None => valgrind.env_remove(name),
-        };
-    }
-    let most = u32::MAX.to_string();
-    valgrind.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    valgrind.arg(format!("--log-file={}", log.display())).arg(program("brokerd")?);
-    valgrind.args(["serve", "--hello-burst", &most, "--hello-refill", &most, "--backend"]);
-    valgrind.arg(registration(home, SERVICE.0)).arg("--socket").arg(&socket);
-    let server = started("brokerd", socket, &mut valgrind)?;
-    wait_for(|| exchange(&server.socket, request, &mut [0; 2048]))?;
-    drive(&server.socket, request, 1, hellos)?;
-    server.stop()?;
-    let text = std::fs::read_to_string(&log)?;
-    total_allocations(&text).ok_or_else(|| io::Error::other(format!("{} tells no heap usage", log.display())))
-}
-
-/// `total heap usage: 1,234 allocs, ...`
-fn total_allocations(log: &str) -> Option<i64> {
-    let line = log.lines().find_map(|line| line.split_once("total heap usage: "))?.1;
-    line.split_once(" allocs")?.0.replace(',', "").parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_heap_usage_is_the_number_before_allocs() {
-        let log =
-            "==7== HEAP SUMMARY:\n==7==   total heap usage: 1,234,567 allocs, 9 frees, 8 bytes allocated\n";
-        assert_eq!(total_allocations(log), Some(1_234_567));
-        assert_eq!(total_allocations("nothing"), None);
-    }
 }

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use broker_benches::load::clients::exchange;
 use broker_benches::load::samples::Samples;
-use broker_benches::load::servers::{Server, broker, command, define, hello, wait_for};
-use broker_protocol::PayloadProtocol;
+use broker_benches::load::servers::{Server, backend_in, broker, command, define, hello, wait_for};
 use broker_protocol::prost::Message;
-use broker_protocol::wire::{Frame, HelloReply, hello_reply};
+use broker_protocol::wire::Frame;
+use broker_protocol::{HEADER_LEN, PayloadProtocol};
 use clap::Parser;
 
 /// Cold starts.
@@ -90,19 +90,10 @@ fn through(server: &Server, service: &str, start: u32) -> io::Result<Duration> {
     let mut answer = [0; 2048];
     let begun = Instant::now();
     let length = exchange(&server.socket, &request, &mut answer)?;
-    let mut backend = UnixStream::connect(pipe(&answer[5..length])?)?;
+    let mut backend = UnixStream::connect(backend_in(&answer[HEADER_LEN..length])?)?;
     let took = begun.elapsed();
     let end = Frame::request(PayloadProtocol::new(0xF001), 1, "?exit 0").encode_to_vec();
     backend.write_all(&[&[1][..], &(end.len() as u32).to_le_bytes(), &end].concat())?;
     backend.read_to_end(&mut Vec::new())?;
     Ok(took)
-}
-
-fn pipe(body: &[u8]) -> io::Result<String> {
-    let reply =
-        Frame::decode(body).and_then(|frame| HelloReply::decode(frame.payload)).map_err(io::Error::other)?;
-    match reply.result {
-        Some(hello_reply::Result::Negotiated(negotiated)) => Ok(negotiated.backend_pipe),
-        other => Err(io::Error::other(format!("not negotiated: {other:?}"))),
-    }
 }

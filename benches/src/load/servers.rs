@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
-use broker_protocol::wire::{Frame, Hello};
+use broker_protocol::wire::{Frame, Hello, HelloReply, hello_reply};
 
 /// The service whose backend is registered, and its version.
 pub const SERVICE: (&str, &str) = ("build-cache", "1.4.2");
@@ -71,6 +71,19 @@ pub fn hello(service: &str, version: &str) -> Vec<u8> {
     let body = Frame::request(PayloadProtocol::CONTROL, 7, hello.encode_to_vec()).encode_to_vec();
     let length = (body.len() as u32).to_le_bytes();
     [&[1][..], &length, &body].concat()
+}
+
+/// Where the backend listens that a reply's body names.
+///
+/// # Errors
+/// It is a refusal, or no reply.
+pub fn backend_in(body: &[u8]) -> io::Result<String> {
+    let reply =
+        Frame::decode(body).and_then(|frame| HelloReply::decode(frame.payload)).map_err(io::Error::other)?;
+    match reply.result {
+        Some(hello_reply::Result::Negotiated(negotiated)) => Ok(negotiated.backend_pipe),
+        other => Err(io::Error::other(format!("not negotiated: {other:?}"))),
+    }
 }
 
 /// A program of this workspace, built beside this one.
