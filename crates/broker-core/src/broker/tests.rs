@@ -132,6 +132,33 @@ impl World {
         }
     }
 
+    /// Says Hello with this definition; `meanwhile` happens while it is looked at.
+    fn hello_with(
+        &mut self,
+        check: DefinitionCheck,
+        meanwhile: impl FnOnce(&mut Broker<SeededEntropy>, Now),
+    ) -> Decision {
+        let connection = self.connect();
+        let hello = Hello {
+            client_min_protocol: 1,
+            client_max_protocol: 1,
+            service_name: "cache".into(),
+            wanted_version: "1.0.0".into(),
+            ..Hello::default()
+        };
+        let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
+        let now = self.now;
+        let FirstFrame::Hello(admitted) =
+            self.broker.first_frame(now, now.monotonic, connection, peer(), &body)
+        else {
+            panic!("a good Hello is admitted");
+        };
+        meanwhile(&mut self.broker, now);
+        let decision = self.broker.hello(now, now.monotonic, connection, &admitted, check);
+        self.collect();
+        decision
+    }
+
     fn starts(&mut self) -> Vec<StartOrder> {
         self.acted
             .iter()
@@ -271,25 +298,9 @@ fn a_drain_ends_with_a_backend_that_listened_and_never_answered() {
 #[test]
 fn a_drain_that_begins_while_the_definition_is_looked_at_starts_nothing() {
     let mut world = World::new();
-    let connection = world.connect();
-    let hello = Hello {
-        client_min_protocol: 1,
-        client_max_protocol: 1,
-        service_name: "cache".into(),
-        wanted_version: "1.0.0".into(),
-        ..Hello::default()
-    };
-    let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
-    let now = world.now;
-    let FirstFrame::Hello(admitted) = world.broker.first_frame(now, now.monotonic, connection, peer(), &body)
-    else {
-        panic!("a good Hello is admitted");
-    };
-    world.broker.handle(now, Input::Drain { deadline: None });
     let check = DefinitionCheck::Loaded(Arc::new(Definition::new(&world.definition).unwrap()), world.stamp);
-    let decision = world.broker.hello(now, now.monotonic, connection, &admitted, check);
+    let decision = world.hello_with(check, |broker, now| broker.handle(now, Input::Drain { deadline: None }));
     assert!(matches!(&decision, Decision::Reply(Reply::Refused(Refusal::Draining { .. }))), "{decision:?}");
-    world.collect();
     assert_eq!(world.starts().len(), 0);
 }
 
@@ -315,24 +326,9 @@ fn the_executable_of_another_broker_s_service_is_that_broker_s_to_judge() {
     config.hello.domain = crate::services::TrustDomain::Only(BrokerInstance::Shared);
     let mut world = World::new();
     world.broker = Broker::new(config, SeededEntropy::new(3));
-    let connection = world.connect();
-    let hello = Hello {
-        client_min_protocol: 1,
-        client_max_protocol: 1,
-        service_name: "cache".into(),
-        wanted_version: "1.0.0".into(),
-        ..Hello::default()
-    };
-    let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
-    let now = world.now;
-    let FirstFrame::Hello(admitted) = world.broker.first_frame(now, now.monotonic, connection, peer(), &body)
-    else {
-        panic!("a good Hello is admitted");
-    };
     let definition = Arc::new(Definition::new(&world.definition).unwrap());
-    let check =
-        DefinitionCheck::Unusable(definition, crate::services::DefinitionError::Isolation { actual: 7 });
-    let decision = world.broker.hello(now, now.monotonic, connection, &admitted, check);
+    let error = crate::services::DefinitionError::Isolation { actual: 7 };
+    let decision = world.hello_with(DefinitionCheck::Unusable(definition, error), |_, _| {});
     assert!(
         matches!(&decision, Decision::Reply(Reply::Refused(Refusal::OtherTrustDomain { .. }))),
         "{decision:?}"
@@ -640,26 +636,8 @@ fn row_9_descriptor_pressure_refuses_hellos_and_recovers_by_itself() {
 #[test]
 fn row_15_an_invalid_definition_is_an_internal_error_that_names_the_rule() {
     let mut world = World::new();
-    let connection = world.connect();
-    let hello = Hello {
-        client_min_protocol: 1,
-        client_max_protocol: 1,
-        service_name: "cache".into(),
-        wanted_version: "1.0.0".into(),
-        ..Hello::default()
-    };
-    let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
-    let FirstFrame::Hello(admitted) =
-        world.broker.first_frame(world.now, world.now.monotonic, connection, peer(), &body)
-    else {
-        panic!("a good Hello is admitted");
-    };
     let check = DefinitionCheck::Invalid(crate::services::DefinitionError::Isolation { actual: 7 });
-    let Decision::Reply(reply) =
-        world.broker.hello(world.now, world.now.monotonic, connection, &admitted, check)
-    else {
-        panic!("nothing to wait for");
-    };
+    let Decision::Reply(reply) = world.hello_with(check, |_, _| {}) else { panic!("nothing to wait for") };
     let refusal = refusal(Some(&reply));
     assert_eq!((refusal.code(), &refusal.details()["rule"][..]), (ErrorCode::ErrorInternal, "isolation"));
 }
