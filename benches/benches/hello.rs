@@ -1,63 +1,98 @@
-//! The Hello path without the system calls: `cargo bench --package broker-benches`.
+//! The Hello path without the system calls: `cargo bench --package broker-benches --bench hello`.
 #![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a bench is a program")]
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use broker_benches::{handler, peer, request_body};
+use broker_benches::{Handler, Scale, handler, peer, request_body};
 use broker_core::admission::{PeerKey, RateLimit, RateLimiter};
-use broker_core::hello::{BackendHandoff, Reply, Request};
+use broker_core::hello::{BackendHandoff, HelloRequest, Reply, Request};
 use broker_core::time::{Monotonic, Now, UnixMillis};
 use broker_protocol::bytes::BytesMut;
-use broker_protocol::{FrameDecoder, Version};
+use broker_protocol::{FrameDecoder, FrameView, HelloView, Version};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
-fn at(nanos: u64) -> Now {
-    Now::new(Monotonic::from_nanos(nanos), UnixMillis::new(1_700_000_000_000))
+/// From one service to a hundred thousand, from one peer to as many as are told apart.
+const SCALES: [Scale; 4] = [
+    Scale::SMALL,
+    Scale { services: 100, peers: 1 },
+    Scale { services: 100_000, peers: 1 },
+    Scale { services: 1, peers: 65_536 },
+];
+
+fn now() -> Now {
+    Now::new(Monotonic::from_nanos(1), UnixMillis::new(1_700_000_000_000))
+}
+
+fn request(body: &[u8]) -> HelloRequest<'_> {
+    match Request::decode(body) {
+        Ok(Request::Hello(request)) => request,
+        other => panic!("the fixture is a Hello, not {other:?}"),
+    }
+}
+
+/// Gives the token's place back, as an acknowledgement would.
+fn settle(handler: &mut Handler, reply: Reply) {
+    match reply {
+        Reply::Negotiated(negotiation) if negotiation.token.is_some() => {
+            handler.handoffs().revoke(negotiation.connection_id);
+        }
+        other => panic!("expected an agreement with a token, got {other:?}"),
+    }
 }
 
 fn decide(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("hello");
     let body = request_body();
+    for scale in SCALES {
+        let mut group =
+            criterion.benchmark_group(format!("{} services, {} peers", scale.services, scale.peers));
+        let mut out = Vec::new();
 
-    let mut decided = handler(BackendHandoff::DialOnly);
-    let Ok(Request::Hello(request)) = Request::decode(&body) else { panic!("the fixture is a Hello") };
-    group.bench_function("decision", |bencher| {
-        bencher.iter(|| decided.handle_request(at(1), peer(), black_box(&request)));
-    });
-
-    let mut answered = handler(BackendHandoff::DialOnly);
-    let mut out = Vec::new();
-    group.bench_function("bytes to bytes", |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            answered.handle_frame(at(1), peer(), black_box(&body), &mut out);
+        let mut plain = handler(BackendHandoff::DialOnly, scale);
+        let decoded = request(&body);
+        group.bench_function("handle_request", |bencher| {
+            bencher.iter(|| plain.handle_request(now(), peer(), black_box(&decoded)));
         });
-    });
-
-    let mut issuing = handler(BackendHandoff::Accepts);
-    group.bench_function("bytes to bytes with a token", |bencher| {
-        bencher.iter(|| {
-            let Ok(Request::Hello(request)) = Request::decode(black_box(&body)) else { return };
-            let reply = issuing.handle_request(at(1), peer(), &request);
-            out.clear();
-            reply.encode(&request.echo, &mut out);
-            // Gives the place back, as an acknowledgement would.
-            if let Reply::Negotiated(negotiation) = reply {
-                assert!(negotiation.token.is_some());
-                issuing.handoffs().revoke(negotiation.connection_id);
-            }
+        group.bench_function("bytes to bytes", |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                plain.handle_frame(now(), peer(), black_box(&body), &mut out);
+            });
         });
-    });
-    group.finish();
+
+        let mut issuing = handler(BackendHandoff::Accepts, scale);
+        group.bench_function("handle_request with a token", |bencher| {
+            bencher.iter(|| {
+                let reply = issuing.handle_request(now(), peer(), black_box(&decoded));
+                settle(&mut issuing, reply);
+            });
+        });
+        group.bench_function("bytes to bytes with a token", |bencher| {
+            bencher.iter(|| {
+                let request = request(black_box(&body));
+                let reply = issuing.handle_request(now(), peer(), &request);
+                out.clear();
+                reply.encode(&request.echo, &mut out);
+                settle(&mut issuing, reply);
+            });
+        });
+        group.finish();
+    }
 }
 
 fn parts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parts");
     let body = request_body();
-    group.bench_function("decode", |bencher| bencher.iter(|| Request::decode(black_box(&body)).is_ok()));
+    let frame = FrameView::decode(&body).expect("the fixture is a frame");
+    group.bench_function("frame decode", |bencher| {
+        bencher.iter(|| FrameView::decode(black_box(&body)).is_ok());
+    });
+    group.bench_function("Hello decode", |bencher| {
+        bencher.iter(|| HelloView::decode(black_box(frame.payload)).is_ok());
+    });
     group.bench_function("version", |bencher| bencher.iter(|| Version::parse(black_box("1.4.2"))));
 
-    let mut limiter = RateLimiter::new(RateLimit::new(u32::MAX, u32::MAX));
+    let mut limiter = RateLimiter::new(RateLimit::new(u32::MAX, 1));
     let mut pid = 0u32;
     group.bench_function("permit of one of 60,000 peers", |bencher| {
         bencher.iter(|| {
@@ -77,5 +112,9 @@ fn parts(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decide, parts);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = decide, parts
+}
 criterion_main!(benches);

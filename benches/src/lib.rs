@@ -10,6 +10,7 @@ use broker_core::entropy::{BlockEntropy, SeededEntropy};
 use broker_core::handoff::HandoffLimits;
 use broker_core::hello::{BackendHandoff, HelloConfig, HelloHandler};
 use broker_core::services::Definition;
+use broker_core::time::Now;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, Hello, ServiceDefinition};
 use broker_protocol::{Capabilities, PayloadProtocol, Version};
@@ -17,16 +18,42 @@ use broker_protocol::{Capabilities, PayloadProtocol, Version};
 /// A handler with one live backend of `build-cache` 1.4.2.
 pub type Handler = HelloHandler<BlockEntropy<SeededEntropy>>;
 
+/// How much a handler knows beside the service that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Services, the one that is asked for among them; each has a live backend.
+    pub services: usize,
+    /// Peers that have said Hello before.
+    pub peers: u32,
+}
+
+impl Scale {
+    /// One service, and nobody else who asks.
+    pub const SMALL: Self = Self { services: 1, peers: 1 };
+}
+
 /// A handler whose rate limit is never reached, whose clients are all `peer()`.
-pub fn handler(handoff: BackendHandoff) -> Handler {
+pub fn handler(handoff: BackendHandoff, scale: Scale) -> Handler {
     let config = HelloConfig {
-        rate_limit: RateLimit::new(u32::MAX, u32::MAX),
+        rate_limit: RateLimit::new(u32::MAX, 1),
         handoff: HandoffLimits { capacity: 1_024, per_backend: 1_024, ..HandoffLimits::default() },
         ..HelloConfig::default()
     };
     let mut handler = HelloHandler::new(config, BlockEntropy::new(SeededEntropy::new(1)));
+    for number in 1..scale.services {
+        register(&mut handler, &format!("other-{number}"), handoff);
+    }
+    register(&mut handler, "build-cache", handoff);
+    for pid in 1..scale.peers {
+        // Whether it is granted does not matter here: now the peer is known.
+        let _ = handler.spend_permit(Now::default(), PeerKey::new(1000, Some(5_000 + pid)));
+    }
+    handler
+}
+
+fn register(handler: &mut Handler, service: &str, handoff: BackendHandoff) {
     let definition = Definition::new(&ServiceDefinition {
-        service_name: "build-cache".into(),
+        service_name: service.into(),
         binary_path: "/usr/bin/build-cached".into(),
         min_version: "1.2.0".into(),
         ..ServiceDefinition::default()
@@ -34,7 +61,6 @@ pub fn handler(handoff: BackendHandoff) -> Handler {
     let version = Version::parse("1.4.2").expect("a version");
     let endpoint = "/run/user/1000/running-process/broker/rpb-v1-9bfab56ad37b16cc-be-000102030405060708090a0b0c0d0e0f.sock";
     handler.register(definition.expect("a definition"), version, endpoint, handoff);
-    handler
 }
 
 /// The client that asks.
@@ -63,15 +89,13 @@ pub fn request_body() -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use broker_core::time::Now;
-
     use super::*;
 
     #[test]
     fn the_fixture_comes_to_an_agreement() {
         for (handoff, length) in [(BackendHandoff::DialOnly, 5), (BackendHandoff::Accepts, 5 + 18)] {
             let mut answer = Vec::new();
-            handler(handoff).handle_frame(Now::default(), peer(), &request_body(), &mut answer);
+            handler(handoff, Scale::SMALL).handle_frame(Now::default(), peer(), &request_body(), &mut answer);
             let frame = Frame::decode(&answer[5..]).unwrap();
             assert_eq!(frame.request_id, 7);
             assert!(answer.len() > 100 + length, "an agreement names the endpoint");

@@ -390,6 +390,23 @@ fn row_19_the_65th_outstanding_offer_of_a_backend_gets_no_token_and_no_bit() {
 }
 
 #[test]
+fn row_19_tokens_whose_time_is_over_make_room_without_anybody_driving_a_timer() {
+    let config = HelloConfig { rate_limit: RateLimit::new(10_000, 10_000), ..HelloConfig::default() };
+    let mut handler = handler_with(config, &definition(), BackendHandoff::Accepts);
+    for _ in 0..64 {
+        ask(&mut handler, &request(&hello()));
+    }
+    let body = request(&hello()).encode_to_vec();
+    let token_at = |handler: &mut Handler, nanos: u64| {
+        let (_, result) = answer_bytes(handler, later(nanos), &body);
+        negotiated(result).handle_passed_token.len()
+    };
+    let ttl = Duration::from_secs(30).as_nanos() as u64;
+    assert_eq!(token_at(&mut handler, ttl - 1), 0);
+    assert_eq!(token_at(&mut handler, ttl), 16);
+}
+
+#[test]
 fn earlier_rows_win_over_later_ones() {
     // Row 11 before 12 before 13 before 14.
     let everything_wrong = Hello {

@@ -322,6 +322,8 @@ impl<E: Entropy> HelloHandler<E> {
             && route.handoff() == BackendHandoff::Accepts
             && client.contains(Capabilities::HANDLE_PASSING);
         let token: Option<HandoffToken> = if wanted {
+            // Those whose time is over make room, also where no timer drives this handler.
+            self.handoffs.expire(now.monotonic, |_| {});
             // Without a token the client dials the backend: capacity and randomness are no refusal.
             self.handoffs.issue(now.monotonic, connection_id, route.slot(), &mut self.entropy).ok()
         } else {
