@@ -116,6 +116,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn take(&mut self, length: u64) -> Result<&'a [u8], WireFault> {
         let rest = &self.bytes[self.offset..];
         let taken =
@@ -124,6 +125,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn number(&mut self, wire_type: WireType) -> Result<u64, WireFault> {
         if wire_type != WireType::Varint {
             return Err(WireFault::WireType);
@@ -131,6 +133,7 @@ impl<'a> Reader<'a> {
         self.varint()
     }
 
+    #[inline]
     fn slice(&mut self, wire_type: WireType) -> Result<&'a [u8], WireFault> {
         if wire_type != WireType::Length {
             return Err(WireFault::WireType);
@@ -139,6 +142,7 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
+    #[inline]
     fn text(&mut self, wire_type: WireType) -> Result<&'a str, WireFault> {
         std::str::from_utf8(self.slice(wire_type)?).map_err(|_| WireFault::Utf8)
     }
@@ -171,6 +175,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+#[inline(always)]
 fn read<'a>(
     message: &'static str,
     bytes: &'a [u8],
