@@ -171,4 +171,28 @@ mod tests {
             assert!(ARROWS.iter().any(|(known, _)| name == *known), "{} is not in ARROWS", name.display());
         }
     }
+
+    #[test]
+    fn every_test_that_the_threat_table_names_exists() {
+        let table = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+        let sources: String = ["crates", "tests"]
+            .iter()
+            .flat_map(|folder| rust_files(&root().join(folder)).unwrap())
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        let is_test_name = |word: &&str| {
+            word.contains('_')
+                && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        let named: Vec<_> = table
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .flat_map(|line| line.split('`'))
+            .filter(is_test_name)
+            .collect();
+        assert!(named.len() > 10, "{named:?}");
+        for name in named {
+            assert!(sources.contains(&format!("fn {name}(")), "SECURITY.md names the test {name}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::frame::{ENVELOPE_VERSION, PROTOCOL_VERSION};
-use crate::framing::{FRAMING_VERSION, FramingError};
+use crate::framing::FRAMING_VERSION;
 use crate::instance::BrokerInstance;
 use crate::version::Version;
 use crate::view::ViewError;
@@ -328,17 +328,6 @@ fn ceil_millis(duration: Duration) -> u64 {
 }
 
 impl Refusal {
-    /// The refusal that a framing fault of the first frame means (rows 1, 2 and 4).
-    pub fn from_framing(error: &FramingError) -> Self {
-        match error {
-            FramingError::Version { actual } => Self::FramingVersion { actual: *actual },
-            FramingError::TooLong { declared, limit } => {
-                Self::FrameTooLong { declared: *declared, limit: *limit }
-            }
-            FramingError::Body(cause) => Self::Payload { expected: "Frame", cause: cause.to_string() },
-        }
-    }
-
     /// The code on the wire.
     pub const fn code(&self) -> ErrorCode {
         match self {

@@ -15,8 +15,8 @@ mod rate_limiter;
 use std::num::NonZeroU32;
 
 pub use connections::{Admission, ConnectionKey, ConnectionLimits, Connections, MAX_CONNECTIONS};
-pub use pressure::{DESCRIPTOR_QUIET_PERIOD, DESCRIPTOR_RETRY_AFTER, DescriptorPressure};
-pub use rate_limit::{RateLimit, retry_after_ms};
+pub use pressure::{DESCRIPTOR_QUIET_PERIOD, DescriptorPressure};
+pub use rate_limit::RateLimit;
 pub use rate_limiter::{MAX_PEERS, RateLimiter};
 
 /// Whom something is counted against: the kernel's word for the user and, where it has one, the process.

@@ -11,9 +11,6 @@ use crate::time::Monotonic;
 /// How long after the last hit new Hellos are still turned away.
 pub const DESCRIPTOR_QUIET_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a client that is turned away is told to wait.
-pub const DESCRIPTOR_RETRY_AFTER: Duration = Duration::from_millis(1_000);
-
 /// Remembers the last time the operating system had no descriptor to give.
 #[derive(Clone, Debug, Default)]
 pub struct DescriptorPressure {

@@ -77,12 +77,6 @@ impl Default for RateLimit {
     }
 }
 
-/// Rounds a wait up to what the wire's `retry_after_ms` can say: whole milliseconds, at least one.
-pub fn retry_after_ms(wait: Duration) -> u64 {
-    let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
-    u64::try_from(millis).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,14 +111,5 @@ mod tests {
         assert_eq!(limit.spend(&mut due, now), Ok(()));
         assert_eq!(limit.spend(&mut due, now), Err(TICKS_PER_PERMIT));
         assert_eq!(due, 9 * TICKS_PER_PERMIT);
-    }
-
-    #[test]
-    fn a_wait_is_rounded_up_to_whole_milliseconds_and_at_least_one() {
-        let cases = [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (250_000_000, 250)];
-        for (nanos, millis) in cases {
-            assert_eq!(retry_after_ms(Duration::from_nanos(nanos)), millis, "{nanos} ns");
-        }
-        assert_eq!(retry_after_ms(Duration::MAX), u64::MAX);
     }
 }

@@ -50,11 +50,6 @@ impl<E: Entropy> Broker<E> {
         [backend.service().as_str(), version]
     }
 
-    /// Services with a loaded definition.
-    pub fn services_loaded(&self) -> usize {
-        self.handler.services()
-    }
-
     /// Peers that the rate limiter remembers.
     pub fn known_peers(&self) -> usize {
         self.handler.known_peers()

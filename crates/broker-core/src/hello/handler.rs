@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_protocol::{
-    BrokerInstance, Capabilities, ConnectionIds, Echo, HandoffToken, Refusal, ServiceName, SpawnFailure,
+    BrokerInstance, Capabilities, ConnectionIds, HandoffToken, Refusal, ServiceName, SpawnFailure,
     SpawnStage, Version,
 };
 use foldhash::fast::RandomState;
@@ -373,11 +373,6 @@ impl<E: Entropy> HelloHandler<E> {
             }
         };
         reply.encode(&echo, out);
-    }
-
-    /// What an answer to nobody in particular echoes.
-    pub const fn no_echo() -> Echo<'static> {
-        Echo { request_id: 0, traceparent: "", tracestate: "" }
     }
 
     /// The pending handoffs: offer, acknowledge, reject, expire, revoke.
