@@ -14,7 +14,8 @@ use broker_protocol::wire::{AdminReply, AdminRequest, Frame};
 use thiserror::Error;
 
 use crate::config::{ConfigError, round_trip_timeout};
-use crate::exchange::{Exchange, ExchangeError, next_request_id};
+use crate::exchange::Exchange;
+use crate::link::{ExchangeError, Limit, next_request_id};
 use crate::refused::Refused;
 use crate::reply::{self, ProtocolError};
 
@@ -53,26 +54,27 @@ pub async fn admin(endpoint: &Path, request: &AdminRequest) -> Result<AdminReply
 pub(crate) struct Inquiry<'a> {
     request_id: u64,
     exchange: Exchange<'a>,
+    limit: Limit,
 }
 
 impl<'a> Inquiry<'a> {
     pub(crate) fn new(endpoint: &'a Path, request: &AdminRequest) -> Result<Self, AdminError> {
         let request_id = next_request_id();
         let frame = Frame::request(PayloadProtocol::ADMIN, request_id, request.encode_to_vec());
-        let exchange = Exchange::new(endpoint, &frame, MAX_FRAME_BODY, round_trip_timeout()?)?;
-        Ok(Self { request_id, exchange })
+        let exchange = Exchange::new(endpoint, &frame, MAX_FRAME_BODY)?;
+        Ok(Self { request_id, exchange, limit: Limit::from_now(round_trip_timeout()?) })
     }
 
     /// Makes it.
     #[cfg(feature = "tokio")]
     async fn run(&self) -> Result<AdminReply, AdminError> {
-        let reply = self.exchange.run::<AdminError>().await?;
+        let reply = self.exchange.run::<AdminError>(self.limit).await?;
         self.conclude(reply)
     }
 
     /// Makes it, and waits in this thread.
     pub(crate) fn run_blocking(&self) -> Result<AdminReply, AdminError> {
-        let reply = self.exchange.run_blocking::<AdminError>()?;
+        let reply = self.exchange.run_blocking::<AdminError>(self.limit)?;
         self.conclude(reply)
     }
 

@@ -2,14 +2,22 @@
 //!
 //! Each call waits in the thread that makes it, never beyond its time; none needs the feature `tokio`.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use broker_protocol::PayloadProtocol;
+use broker_protocol::bytes::Bytes;
+use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_protocol::wire::{AdminReply, AdminRequest};
+use broker_transport::stream::BlockingStream;
 
 use crate::admin::{AdminError, Inquiry};
 use crate::agreement::Agreement;
+use crate::connector::{Connector, SessionError};
+use crate::conversation::{Asked, Conversation, Origin, RequestError};
 use crate::hello::Hello;
+use crate::link::{Limit, Party, Place};
 use crate::negotiation::{HelloError, Negotiation};
 
 /// Says Hello to the broker at `endpoint`; takes at most `timeout` from connecting to the whole reply.
@@ -21,7 +29,7 @@ use crate::negotiation::{HelloError, Negotiation};
 /// # Errors
 /// [`HelloError`].
 pub fn say_hello(endpoint: &Path, hello: &Hello, timeout: Duration) -> Result<Agreement, HelloError> {
-    Negotiation::new(endpoint, hello, timeout)?.run_blocking()
+    Negotiation::new(endpoint, hello)?.run_blocking(Limit::from_now(timeout))
 }
 
 /// Asks the broker at `endpoint`; takes at most [`round_trip_timeout`](crate::round_trip_timeout).
@@ -32,4 +40,89 @@ pub fn say_hello(endpoint: &Path, hello: &Hello, timeout: Duration) -> Result<Ag
 /// [`AdminError`].
 pub fn admin(endpoint: &Path, request: &AdminRequest) -> Result<AdminReply, AdminError> {
     Inquiry::new(endpoint, request)?.run_blocking()
+}
+
+/// An open connection to a backend.
+#[derive(Debug)]
+pub struct Session {
+    stream: BlockingStream,
+    conversation: Conversation,
+}
+
+impl Session {
+    /// Connects to the backend: where it was last time, or where the broker says.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub fn connect(connector: &Connector) -> Result<Self, SessionError> {
+        let attempt = connector.begin()?;
+        let limit = attempt.limit;
+        if let Some(known) = attempt.known() {
+            let place = Place::new(Party::Backend, &known.agreement().backend_pipe);
+            if let Some((stream, conversation)) = attempt.resume(&known, place.dial_blocking(limit)) {
+                return Ok(Self { stream, conversation });
+            }
+        }
+        let broker = attempt.broker()?;
+        let negotiation = Negotiation::new(broker.endpoint(), connector.hello());
+        let agreement = negotiation.and_then(|negotiation| negotiation.run_blocking(limit));
+        let agreement = agreement.map_err(|error| broker.failed(error))?;
+        let dialled = Place::new(Party::Backend, &agreement.backend_pipe).dial_blocking(limit);
+        let (stream, conversation) = attempt.start(agreement, dialled)?;
+        Ok(Self { stream, conversation })
+    }
+
+    /// Sends a request and waits for its response, at most for the session's timeout; the request
+    /// carries that as its deadline. Request and response have at most 16 MiB each.
+    ///
+    /// Events that come before the response are passed over.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn request(
+        &mut self,
+        lane: PayloadProtocol,
+        payload: impl Into<Bytes>,
+    ) -> Result<Bytes, RequestError> {
+        let asked = self.conversation.begin(lane, payload.into())?;
+        let answer = exchange(self.conversation.place(), &self.stream, &asked);
+        self.conversation.conclude(answer)
+    }
+
+    /// What was agreed upon with the broker; in a session from [memory](Origin::Memory), by an earlier
+    /// one.
+    pub fn agreement(&self) -> &Agreement {
+        self.conversation.agreement()
+    }
+
+    /// Where this session learnt of its backend.
+    pub const fn origin(&self) -> Origin {
+        self.conversation.origin()
+    }
+
+    /// How long each request may take from now on.
+    pub const fn set_timeout(&mut self, timeout: Duration) {
+        self.conversation.set_timeout(timeout);
+    }
+
+    /// The connection itself, for a service that speaks another protocol than frames. Its reads and
+    /// writes wait for as long as it takes.
+    ///
+    /// # Errors
+    /// The system does not lift the time limits of earlier requests.
+    pub fn into_stream(self) -> io::Result<BlockingStream> {
+        self.stream.set_read_timeout(None)?;
+        self.stream.set_write_timeout(None)?;
+        Ok(self.stream)
+    }
+}
+
+fn exchange(place: Place<'_>, stream: &BlockingStream, asked: &Asked) -> Result<Bytes, RequestError> {
+    place.send_blocking(stream, &asked.bytes, asked.limit)?;
+    loop {
+        let body = place.receive_blocking::<RequestError>(stream, MAX_FRAME_BODY, asked.limit)?;
+        if let Some(answer) = asked.answer(body).map_err(|fault| place.broken(fault))? {
+            return Ok(answer);
+        }
+    }
 }

@@ -158,7 +158,7 @@ fn ceil_secs(duration: Duration) -> u64 {
 }
 
 /// Milliseconds since the Unix epoch at `after` from `now`; a clock before the epoch counts as there.
-fn unix_ms(now: SystemTime, after: Duration) -> u64 {
+pub(crate) fn unix_ms(now: SystemTime, after: Duration) -> u64 {
     let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.saturating_add(after).as_millis()).unwrap_or(u64::MAX)
 }

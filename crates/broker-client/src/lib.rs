@@ -5,12 +5,18 @@ mod admin;
 mod agreement;
 pub mod blocking;
 mod config;
+mod connector;
+mod conversation;
 mod discovery;
 mod exchange;
 mod hello;
+mod link;
+mod memory;
 mod negotiation;
 mod refused;
 mod reply;
+#[cfg(feature = "tokio")]
+mod session;
 
 pub use admin::AdminError;
 #[cfg(feature = "tokio")]
@@ -20,16 +26,24 @@ pub use config::{
     ConfigError, DEFAULT_ROUND_TRIP_TIMEOUT, DISABLE_VARIABLE, TIMEOUT_VARIABLE, broker_is_enabled,
     round_trip_timeout,
 };
+pub use connector::{Connector, SessionError};
+pub use conversation::{Origin, RequestError};
 pub use discovery::{DefinitionFault, DiscoveryError, ServiceBroker, broker_of};
-pub use exchange::ExchangeError;
 pub use hello::Hello;
+pub use link::{ExchangeError, Party};
 pub use negotiation::HelloError;
 #[cfg(feature = "tokio")]
 pub use negotiation::say_hello;
 pub use refused::{Refused, RefusedKind};
 pub use reply::{ProtocolError, ReplyFault};
+#[cfg(feature = "tokio")]
+pub use session::Session;
 
 pub use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
 pub use broker_protocol::{
-    BrokerInstance, Capabilities, ConnectionId, HandoffToken, InstanceName, ServiceName, Version,
+    BrokerInstance, Capabilities, ConnectionId, HandoffToken, InstanceName, PayloadProtocol, ServiceName,
+    Version, bytes,
 };
+#[cfg(feature = "tokio")]
+pub use broker_transport::stream::Stream;
+pub use broker_transport::stream::{BlockingStream, ConnectError, ConnectErrorKind};

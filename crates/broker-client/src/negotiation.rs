@@ -5,15 +5,18 @@
 //! two sides is at fault.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+#[cfg(feature = "tokio")]
+use std::time::Duration;
+use std::time::SystemTime;
 
 use broker_protocol::bytes::Bytes;
 use broker_protocol::limits::MAX_HELLO_BODY;
 use thiserror::Error;
 
 use crate::agreement::Agreement;
-use crate::exchange::{Exchange, ExchangeError, next_request_id};
+use crate::exchange::Exchange;
 use crate::hello::Hello;
+use crate::link::{ExchangeError, Limit, next_request_id};
 use crate::refused::Refused;
 use crate::reply::{self, ProtocolError};
 
@@ -54,7 +57,7 @@ pub enum HelloError {
 /// Outside of a tokio runtime with I/O and time enabled.
 #[cfg(feature = "tokio")]
 pub async fn say_hello(endpoint: &Path, hello: &Hello, timeout: Duration) -> Result<Agreement, HelloError> {
-    Negotiation::new(endpoint, hello, timeout)?.run().await
+    Negotiation::new(endpoint, hello)?.run(Limit::from_now(timeout)).await
 }
 
 /// A Hello that is about to be said.
@@ -65,23 +68,23 @@ pub(crate) struct Negotiation<'a> {
 }
 
 impl<'a> Negotiation<'a> {
-    pub(crate) fn new(endpoint: &'a Path, hello: &'a Hello, timeout: Duration) -> Result<Self, HelloError> {
+    pub(crate) fn new(endpoint: &'a Path, hello: &'a Hello) -> Result<Self, HelloError> {
         let request_id = next_request_id();
         let frame = hello.frame(request_id, SystemTime::now())?;
-        let exchange = Exchange::new(endpoint, &frame, MAX_HELLO_BODY, timeout)?;
+        let exchange = Exchange::new(endpoint, &frame, MAX_HELLO_BODY)?;
         Ok(Self { hello, request_id, exchange })
     }
 
     /// Says it.
     #[cfg(feature = "tokio")]
-    async fn run(&self) -> Result<Agreement, HelloError> {
-        let reply = self.exchange.run::<HelloError>().await?;
+    pub(crate) async fn run(&self, limit: Limit) -> Result<Agreement, HelloError> {
+        let reply = self.exchange.run::<HelloError>(limit).await?;
         self.conclude(reply)
     }
 
     /// Says it, and waits in this thread.
-    pub(crate) fn run_blocking(&self) -> Result<Agreement, HelloError> {
-        let reply = self.exchange.run_blocking::<HelloError>()?;
+    pub(crate) fn run_blocking(&self, limit: Limit) -> Result<Agreement, HelloError> {
+        let reply = self.exchange.run_blocking::<HelloError>(limit)?;
         self.conclude(reply)
     }
 

@@ -1,4 +1,4 @@
-//! Reading a broker's reply, and refusing everything that is none.
+//! Reading a reply, and refusing everything that is none.
 //!
 //! Invariant: what comes out of here is a response of envelope version 1 to the very request that was
 //! sent, on a lane on which a reply may come.
@@ -15,12 +15,15 @@ use broker_transport::endpoint::EndpointError;
 use broker_transport::frame_io::FrameFault;
 use thiserror::Error;
 
+use crate::link::Party;
 use crate::refused::Refused;
 
 /// A reply that breaks the protocol, and who sent it.
 #[derive(Debug, Error)]
-#[error("not a valid reply from the broker at {}: {fault}; is a v1 broker listening there?", endpoint.display())]
+#[error("not a valid reply from the {party} at {}: {fault}; is a v1 {party} listening there?", endpoint.display())]
 pub struct ProtocolError {
+    /// Who should have sent a valid one.
+    pub party: Party,
     /// The endpoint.
     pub endpoint: PathBuf,
     /// What is wrong with the reply.
@@ -145,19 +148,50 @@ pub(crate) fn to_admin(body: Bytes, request_id: u64) -> Result<Reply<AdminReply>
     }
 }
 
-/// Takes the frame out of a body and checks what does not depend on the request.
+/// Reads what a backend sends to a request on `lane`: the response's payload, or none yet where the
+/// frame is an event, which answers nothing.
+pub(crate) fn to_service(
+    body: Bytes,
+    lane: PayloadProtocol,
+    request_id: u64,
+) -> Result<Option<Bytes>, ReplyFault> {
+    let frame = plain(body)?;
+    if frame.kind == FrameKind::Event as i32 {
+        return Ok(None);
+    }
+    check_response(&frame)?;
+    if frame.lane() != lane {
+        return Err(ReplyFault::Lane { expected: lane, actual: frame.lane() });
+    }
+    check_echo(&frame, request_id)?;
+    Ok(Some(frame.payload))
+}
+
+/// Takes a response out of a body and checks what does not depend on the request.
 fn response(body: Bytes) -> Result<Frame, ReplyFault> {
+    let frame = plain(body)?;
+    check_response(&frame)?;
+    Ok(frame)
+}
+
+/// Takes a frame out of a body and checks what holds for every frame.
+fn plain(body: Bytes) -> Result<Frame, ReplyFault> {
     let frame = Frame::decode(body).map_err(ReplyFault::NotAFrame)?;
     if frame.envelope_version != ENVELOPE_VERSION {
         return Err(ReplyFault::EnvelopeVersion { actual: frame.envelope_version });
-    }
-    if frame.kind != FrameKind::Response as i32 {
-        return Err(ReplyFault::Kind { actual: frame.kind });
     }
     if frame.payload_encoding != PayloadEncoding::None as i32 {
         return Err(ReplyFault::PayloadEncoding { actual: frame.payload_encoding });
     }
     Ok(frame)
+}
+
+const fn check_response(frame: &Frame) -> Result<(), ReplyFault> {
+    if frame.kind == FrameKind::Response as i32 {
+        Ok(())
+    } else {
+        Err(ReplyFault::Kind { actual: frame.kind })
+    }
 }
 
 fn control(frame: Frame, request_id: u64) -> Result<Reply<Negotiated>, ReplyFault> {

@@ -9,13 +9,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use broker_client::{
-    AdminError, ConfigError, DISABLE_VARIABLE, DiscoveryError, ExchangeError, TIMEOUT_VARIABLE,
-    broker_is_enabled, broker_of, round_trip_timeout,
+    AdminError, ConfigError, Connector, DISABLE_VARIABLE, DiscoveryError, ExchangeError, HelloError,
+    SessionError, TIMEOUT_VARIABLE, broker_is_enabled, broker_of, round_trip_timeout,
 };
 use broker_transport::endpoint::{SERVICE_DEF_DIR_VARIABLE, broker_endpoint};
 
-use fake::FakeBroker;
+use fake::FakeServer;
 use fake::bytes::{number, text};
+use fake::session::HALVES;
 
 /// Set in the processes that a test starts of itself.
 const CHILD_VARIABLE: &str = "BROKER_CLIENT_TEST_CHILD";
@@ -44,6 +45,39 @@ fn a_one_switches_the_broker_off() {
 }
 
 #[test]
+fn where_the_broker_is_switched_off_nothing_is_dialled() {
+    let test = "where_the_broker_is_switched_off_nothing_is_dialled";
+    with_variable(test, DISABLE_VARIABLE, "1", || {
+        let broker = FakeServer::unread(vec![]);
+        let connector = Connector::new(fake::hello()).broker(broker.endpoint());
+        for half in HALVES {
+            let error = half.connect(&connector).unwrap_err();
+            assert!(matches!(error, SessionError::Disabled), "{error}");
+        }
+        // Connections are accepted in order, so those of the sessions would have been counted by now.
+        let asked = broker.inquire().len();
+        assert_eq!(broker.connections(), asked);
+    });
+}
+
+#[test]
+fn a_session_without_a_timeout_of_its_own_takes_the_environments() {
+    let test = "a_session_without_a_timeout_of_its_own_takes_the_environments";
+    with_variable(test, TIMEOUT_VARIABLE, "20", || {
+        let broker = FakeServer::stalling(|_| vec![]);
+        let connector = Connector::new(fake::hello()).broker(broker.endpoint());
+        for half in HALVES {
+            let error = half.connect(&connector).unwrap_err();
+            let SessionError::Hello(HelloError::Exchange(ExchangeError::TimedOut { after, .. })) = error
+            else {
+                panic!("{error}")
+            };
+            assert_eq!(after, Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
 fn another_switch_is_an_error() {
     with_variable("another_switch_is_an_error", DISABLE_VARIABLE, "yes", || {
         let ConfigError { variable, value, .. } = broker_is_enabled().unwrap_err();
@@ -56,7 +90,7 @@ fn the_variable_bounds_an_admin_request() {
     with_variable("the_variable_bounds_an_admin_request", TIMEOUT_VARIABLE, "20", || {
         let twenty = Duration::from_millis(20);
         assert_eq!(round_trip_timeout(), Ok(twenty));
-        for outcome in FakeBroker::stalling(|_| vec![]).inquire() {
+        for outcome in FakeServer::stalling(|_| vec![]).inquire() {
             let error = outcome.unwrap_err();
             let AdminError::Exchange(ExchangeError::TimedOut { after, .. }) = error else {
                 panic!("{error}")
@@ -70,7 +104,7 @@ fn the_variable_bounds_an_admin_request() {
 fn a_timeout_that_is_none_is_an_error_before_anything_is_sent() {
     let test = "a_timeout_that_is_none_is_an_error_before_anything_is_sent";
     with_variable(test, TIMEOUT_VARIABLE, "soon", || {
-        let broker = FakeBroker::stalling(|_| vec![]);
+        let broker = FakeServer::stalling(|_| vec![]);
         for outcome in broker.inquire() {
             let error = outcome.unwrap_err();
             assert!(matches!(&error, AdminError::Config(error) if error.value == "soon"), "{error}");

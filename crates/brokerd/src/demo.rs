@@ -3,17 +3,14 @@
 //! It is a client and a broker's operator, nothing more: the broker is this very program, started as any
 //! other is, and so is the backend. Nothing is left behind.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_backend::{Backend, Request, StopRequests};
-use broker_client::{Hello, HelloError, blocking};
-use broker_protocol::wire::{AdminRequest, AdminVerb, Frame};
-use broker_protocol::{PayloadProtocol, ServiceName, Version, frame_bytes, limits};
+use broker_client::{Connector, Hello, HelloError, PayloadProtocol, ServiceName, Version, blocking};
+use broker_protocol::wire::{AdminRequest, AdminVerb};
 use broker_transport::endpoint;
-use broker_transport::frame_io::read_frame_body_blocking;
-use broker_transport::stream::BlockingStream;
 
 use crate::failure::Failure;
 
@@ -76,7 +73,7 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
     println!("   and again, now that it runs: {} us", begun.elapsed().as_micros());
 
     println!("\n4. The client talks to the backend itself:");
-    println!("   it answers: {}", talk(&agreement.backend_pipe, "good day")?);
+    println!("   it answers: {}", stage.talk("good day")?);
 
     println!("\n5. Others are told why not, and what to do:");
     for (service, version) in [("unknown", "1.0.0"), ("demo", "1.1.9")] {
@@ -189,11 +186,15 @@ impl Stage {
     }
 
     fn hello(&self, service: &str, version: &str) -> Result<broker_client::Agreement, HelloError> {
-        // The demo's own names and versions are good ones.
-        let (Ok(service), Ok(version)) = (ServiceName::parse(service), Version::parse(version)) else {
-            unreachable!("a constant that does not parse")
-        };
-        blocking::say_hello(&self.socket(), &Hello::new(service, version), PATIENCE)
+        blocking::say_hello(&self.socket(), &wanted(service, version), PATIENCE)
+    }
+
+    /// One request to the demo's backend, and the text of its answer.
+    fn talk(&self, text: &'static str) -> Result<String, Failure> {
+        let connector = Connector::new(wanted("demo", "1.4.2")).broker(self.socket()).timeout(PATIENCE);
+        let mut session = blocking::Session::connect(&connector).map_err(Failure::refused)?;
+        let answer = session.request(LANE, text).map_err(Failure::refused)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     fn shut_down(&mut self) -> Result<(), Failure> {
@@ -211,17 +212,12 @@ impl Stage {
     }
 }
 
-/// One request to a backend, and the text of its answer.
-fn talk(endpoint: &Path, text: &'static str) -> Result<String, Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::refused(format!("{}: {error}", endpoint.display()));
-    let deadline = Some(Instant::now() + PATIENCE);
-    let stream = BlockingStream::connect(endpoint, Some(PATIENCE)).map_err(|error| failed(&error))?;
-    let request = frame_bytes(&Frame::request(LANE, 1, text)).map_err(|error| failed(&error))?;
-    stream.send_all_before(&request, deadline).map_err(|error| failed(&error))?;
-    let body = read_frame_body_blocking(&stream, limits::MAX_FRAME_BODY, deadline)
-        .map_err(|error| failed(&error))?;
-    let answer = broker_protocol::FrameView::decode(&body).map_err(|error| failed(&error))?;
-    Ok(String::from_utf8_lossy(answer.payload).into_owned())
+fn wanted(service: &str, version: &str) -> Hello {
+    // The demo's own names and versions are good ones.
+    let (Ok(service), Ok(version)) = (ServiceName::parse(service), Version::parse(version)) else {
+        unreachable!("a constant that does not parse")
+    };
+    Hello::new(service, version)
 }
 
 /// The demo's backend: says back what it is told.

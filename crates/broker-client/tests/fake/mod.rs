@@ -1,8 +1,10 @@
-//! Brokers that say whatever a test wants, and both halves of the client asking them.
+//! Brokers and backends that say whatever a test wants, and both halves of the client asking them.
 
 pub(crate) mod bytes;
+pub(crate) mod session;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,14 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) frame: Fields,
-    pub(crate) payload: Fields,
 }
 
 impl Request {
-    fn parse(body: &[u8]) -> Self {
-        let frame = Fields::parse(body);
-        let payload = Fields::parse(frame.text(4));
-        Self { frame, payload }
+    /// The payload, where it is a message.
+    pub(crate) fn payload(&self) -> Fields {
+        Fields::parse(self.frame.text(4))
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -40,7 +40,10 @@ impl Request {
     }
 }
 
-type Script = Box<dyn Fn(&Request) -> Vec<u8> + Send>;
+/// What came, in order.
+type Heard = Arc<Mutex<Vec<Request>>>;
+
+type Script = Box<dyn Fn(&Request) -> Vec<u8> + Send + Sync>;
 
 /// What happens to a connection.
 enum Manner {
@@ -50,24 +53,27 @@ enum Manner {
     Stall(Script),
     /// The bytes are sent and the connection is closed, without a byte being read.
     Unread(Vec<u8>),
+    /// Requests are read and the script's bytes are sent until the client has enough.
+    Converse(Arc<Script>),
 }
 
-/// A broker in a thread of its own; ends when it is dropped.
-pub(crate) struct FakeBroker {
+/// A broker or a backend in a thread of its own; ends when it is dropped.
+pub(crate) struct FakeServer {
     place: tempfile::TempDir,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Heard,
+    connections: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl FakeBroker {
+impl FakeServer {
     /// Answers each request with what `script` makes of it, and closes.
-    pub(crate) fn replying(script: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
+    pub(crate) fn replying(script: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::start(Manner::Reply(Box::new(script)))
     }
 
     /// Answers each request with what `script` makes of it, and leaves the connection open.
-    pub(crate) fn stalling(script: impl Fn(&Request) -> Vec<u8> + Send + 'static) -> Self {
+    pub(crate) fn stalling(script: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::start(Manner::Stall(Box::new(script)))
     }
 
@@ -76,30 +82,42 @@ impl FakeBroker {
         Self::start(Manner::Unread(bytes))
     }
 
+    /// Answers request after request on each connection with what `script` makes of it.
+    pub(crate) fn conversing(script: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start(Manner::Converse(Arc::new(Box::new(script))))
+    }
+
     fn start(manner: Manner) -> Self {
         let place = tempfile::tempdir().unwrap();
-        let socket = BoundSocket::bind(place.path().join("broker.sock"), &BindOptions::default()).unwrap();
+        let socket = BoundSocket::bind(place.path().join("fake.sock"), &BindOptions::default()).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&requests);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::clone(&connections);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 tokio::select! {
-                    () = serve(socket, manner, &heard) => {}
+                    () = serve(socket, manner, &heard, &accepted) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Self { place, requests, stop: Some(stop), thread: Some(thread) }
+        Self { place, requests, connections, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn endpoint(&self) -> PathBuf {
-        self.place.path().join("broker.sock")
+        self.place.path().join("fake.sock")
     }
 
     /// Every request that came, in order.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// How many connections came.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Says Hello, blocking and async.
@@ -128,24 +146,29 @@ impl FakeBroker {
     }
 }
 
-impl Drop for FakeBroker {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking(), "the fake broker panicked");
+        assert!(ended.is_ok() || std::thread::panicking(), "the fake panicked");
     }
 }
 
-async fn serve(socket: BoundSocket, manner: Manner, heard: &Mutex<Vec<Request>>) {
+async fn serve(socket: BoundSocket, manner: Manner, heard: &Heard, accepted: &AtomicUsize) {
     let listener = Listener::from_bound(socket).unwrap();
     let mut open = Vec::new();
     loop {
         let stream = listener.accept().await.unwrap().stream;
+        accepted.fetch_add(1, Ordering::Relaxed);
         match &manner {
-            Manner::Reply(script) => reply(&stream, script, heard).await,
+            Manner::Reply(script) => drop(reply(&stream, script, heard).await),
             Manner::Stall(script) => {
                 reply(&stream, script, heard).await;
                 open.push(stream);
+            }
+            Manner::Converse(script) => {
+                let (script, heard) = (Arc::clone(script), Arc::clone(heard));
+                tokio::task::spawn(async move { while reply(&stream, &script, &heard).await.is_some() {} });
             }
             // Whoever sent a request meanwhile need not be there any more.
             Manner::Unread(bytes) => drop(stream.send_all(bytes).await),
@@ -153,14 +176,14 @@ async fn serve(socket: BoundSocket, manner: Manner, heard: &Mutex<Vec<Request>>)
     }
 }
 
-async fn reply(stream: &Stream, script: &Script, heard: &Mutex<Vec<Request>>) {
-    // A client without time leaves before it has asked.
-    let Ok(body) = read_frame_body(stream, 65_536).await else { return };
-    let request = Request::parse(&body);
+/// Answers the next request; none where the client has left without one.
+async fn reply(stream: &Stream, script: &Script, heard: &Heard) -> Option<()> {
+    let body = read_frame_body(stream, 65_536).await.ok()?;
+    let request = Request { frame: Fields::parse(&body) };
     let bytes = script(&request);
     heard.lock().unwrap().push(request);
     // A client that has seen enough may be gone.
-    drop(stream.send_all(&bytes).await);
+    stream.send_all(&bytes).await.ok()
 }
 
 fn runtime() -> Runtime {

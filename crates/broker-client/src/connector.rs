@@ -1,0 +1,187 @@
+//! From a service's name to a conversation with its backend: which broker to ask, whether to ask it at
+//! all, and what the answer is remembered for.
+//!
+//! It dials nothing itself; [`Session`](crate::blocking::Session) and its async twin do, in the same
+//! steps. Invariant: where the environment switches the broker off, nothing is dialled.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker_protocol::Capabilities;
+use broker_transport::peer::PeerCredentials;
+use broker_transport::stream::{ConnectError, ConnectErrorKind};
+use thiserror::Error;
+
+use crate::agreement::Agreement;
+use crate::config::{ConfigError, DISABLE_VARIABLE, broker_is_enabled, round_trip_timeout};
+use crate::conversation::{Conversation, Origin};
+use crate::discovery::{DiscoveryError, broker_of};
+use crate::hello::Hello;
+use crate::link::{ExchangeError, Limit};
+use crate::memory::{Known, Memory};
+use crate::negotiation::HelloError;
+
+/// Why there is no session.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The environment says to do without a broker; nothing was dialled.
+    #[error("{DISABLE_VARIABLE}=1 switches the broker off; unset it, or reach the service without a broker")]
+    Disabled,
+    /// A variable is not understood; nothing was dialled.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It is not known which broker serves the service.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// The broker does not run.
+    #[error("{source}; run the broker with `{command}`")]
+    NoBroker {
+        /// The command that runs it.
+        command: String,
+        /// What became of the attempt.
+        source: ConnectError,
+    },
+    /// The Hello did not end in an agreement.
+    #[error(transparent)]
+    Hello(HelloError),
+    /// There is an agreement, but the backend it names cannot be reached.
+    #[error("{0}; the broker named this backend just now, so connect again: the next Hello finds another")]
+    Backend(#[source] ExchangeError),
+}
+
+/// What is wanted, and how to reach it; makes any number of sessions.
+///
+/// It remembers where its last session found the backend, and tries there first, so that all but the
+/// first session do without a Hello. It asks the broker again when that fails, when another process
+/// listens there, and when the agreement's keepalive is over. Clones share what is remembered.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    hello: Hello,
+    broker: Option<PathBuf>,
+    timeout: Option<Duration>,
+    memory: Memory,
+}
+
+impl Connector {
+    /// Reaches the service and version that `hello` asks for, through the broker that the service's
+    /// definition names.
+    ///
+    /// A session dials the backend itself, so the offers of a handoff in `hello` are left out.
+    pub fn new(hello: Hello) -> Self {
+        let handoff = Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA;
+        let rest = hello.offered() - handoff;
+        Self { hello: hello.capabilities(rest), broker: None, timeout: None, memory: Memory::default() }
+    }
+
+    /// Asks the broker at this endpoint, whatever the definition says.
+    #[must_use]
+    pub fn broker(self, endpoint: impl Into<PathBuf>) -> Self {
+        Self { broker: Some(endpoint.into()), ..self }
+    }
+
+    /// How long connecting may take, from the Hello to the open session, and how long each request
+    /// after that; [`round_trip_timeout`] where this is not called.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    pub(crate) const fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Begins to connect.
+    pub(crate) fn begin(&self) -> Result<Attempt<'_>, SessionError> {
+        if !broker_is_enabled()? {
+            return Err(SessionError::Disabled);
+        }
+        let timeout = self.timeout.map_or_else(round_trip_timeout, Ok)?;
+        Ok(Attempt { connector: self, timeout, limit: Limit::from_now(timeout) })
+    }
+}
+
+/// One attempt to connect.
+pub(crate) struct Attempt<'a> {
+    connector: &'a Connector,
+    timeout: Duration,
+    pub(crate) limit: Limit,
+}
+
+impl Attempt<'_> {
+    /// Where to try first.
+    pub(crate) fn known(&self) -> Option<Known> {
+        self.connector.memory.recall(Instant::now())
+    }
+
+    /// The conversation with a backend that was known, if it is the one that has been dialled.
+    pub(crate) fn resume<S>(
+        &self,
+        known: &Known,
+        dialled: Result<(S, PeerCredentials), ExchangeError>,
+    ) -> Option<(S, Conversation)> {
+        match dialled {
+            Ok((stream, listener)) if known.is_served_by(listener) => {
+                Some((stream, self.conversation(Arc::clone(known.agreement()), Origin::Memory)))
+            }
+            Ok(_) | Err(_) => {
+                self.connector.memory.forget(known.agreement());
+                None
+            }
+        }
+    }
+
+    /// The broker to ask.
+    pub(crate) fn broker(&self) -> Result<Broker, SessionError> {
+        match &self.connector.broker {
+            Some(endpoint) => Ok(Broker {
+                command: format!("brokerd serve --socket {}", endpoint.display()),
+                endpoint: endpoint.clone(),
+            }),
+            None => {
+                let broker = broker_of(self.connector.hello.service())?;
+                let command = format!("brokerd serve --instance {}", broker.instance);
+                Ok(Broker { command, endpoint: broker.endpoint })
+            }
+        }
+    }
+
+    /// The conversation with a backend that was agreed upon, which is remembered.
+    pub(crate) fn start<S>(
+        &self,
+        agreement: Agreement,
+        dialled: Result<(S, PeerCredentials), ExchangeError>,
+    ) -> Result<(S, Conversation), SessionError> {
+        let (stream, listener) = dialled.map_err(SessionError::Backend)?;
+        let agreement = Arc::new(agreement);
+        self.connector.memory.remember(Known::new(&agreement, listener, Instant::now()));
+        Ok((stream, self.conversation(agreement, Origin::Broker)))
+    }
+
+    fn conversation(&self, agreement: Arc<Agreement>, origin: Origin) -> Conversation {
+        Conversation::new(agreement, origin, self.connector.memory.clone(), self.timeout)
+    }
+}
+
+/// A broker, and how to run it where it does not.
+pub(crate) struct Broker {
+    endpoint: PathBuf,
+    command: String,
+}
+
+impl Broker {
+    pub(crate) fn endpoint(&self) -> &Path {
+        &self.endpoint
+    }
+
+    pub(crate) fn failed(self, error: HelloError) -> SessionError {
+        match error {
+            HelloError::Exchange(ExchangeError::Connect(source))
+                if matches!(source.kind, ConnectErrorKind::NotFound | ConnectErrorKind::Refused) =>
+            {
+                SessionError::NoBroker { command: self.command, source }
+            }
+            error => SessionError::Hello(error),
+        }
+    }
+}

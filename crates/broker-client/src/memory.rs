@@ -1,0 +1,131 @@
+//! Where a backend listened last time, so that the next connection may do without a Hello
+//! (behaviour.md, section 10, "Hello-skip").
+//!
+//! It says where to try first, never that the backend lives: whoever recalls it dials. Invariants: what
+//! is remembered is an agreement on the one service and version that its owner asks for; it is forgotten
+//! once the agreement's keepalive is over, as a broker that hears nothing for that long takes the backend
+//! to be unused; and it counts only for the very process that listened then.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use broker_transport::peer::PeerCredentials;
+
+use crate::agreement::Agreement;
+
+/// A backend that was reached once.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    agreement: Arc<Agreement>,
+    listener: PeerCredentials,
+    until: Instant,
+}
+
+impl Known {
+    /// What is to be remembered of a backend that was reached at `now`; nothing where the kernel does
+    /// not say which process listens, or where the keepalive is beyond every clock.
+    pub(crate) fn new(agreement: &Arc<Agreement>, listener: PeerCredentials, now: Instant) -> Option<Self> {
+        listener.pid?;
+        let until = now.checked_add(agreement.keepalive)?;
+        Some(Self { agreement: Arc::clone(agreement), listener, until })
+    }
+
+    pub(crate) const fn agreement(&self) -> &Arc<Agreement> {
+        &self.agreement
+    }
+
+    /// Whether the process that listens now is the one that did then.
+    pub(crate) fn is_served_by(&self, listener: PeerCredentials) -> bool {
+        self.listener == listener
+    }
+}
+
+/// What is remembered. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory(Arc<Mutex<Option<Known>>>);
+
+impl Memory {
+    pub(crate) fn recall(&self, now: Instant) -> Option<Known> {
+        self.lock().take_if(|known| known.until <= now);
+        self.lock().clone()
+    }
+
+    pub(crate) fn remember(&self, known: Option<Known>) {
+        *self.lock() = known;
+    }
+
+    /// Forgets an agreement that did not keep its word, unless another has taken its place.
+    pub(crate) fn forget(&self, agreement: &Arc<Agreement>) {
+        self.lock().take_if(|known| Arc::ptr_eq(&known.agreement, agreement));
+    }
+
+    /// Each change is one assignment, so what a panicking thread left is whole.
+    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use broker_protocol::{Capabilities, ConnectionId};
+    use broker_transport::peer::UserId;
+
+    use super::*;
+
+    const KEEPALIVE: Duration = Duration::from_secs(60);
+
+    fn agreement(keepalive: Duration) -> Arc<Agreement> {
+        Arc::new(Agreement {
+            daemon_version: "1.2.3".parse().unwrap(),
+            backend_pipe: "/run/backend.sock".into(),
+            warnings: Vec::new(),
+            capabilities: Capabilities::empty(),
+            keepalive,
+            token: None,
+            connection_id: ConnectionId::new(1).unwrap(),
+        })
+    }
+
+    fn listener(pid: u32) -> PeerCredentials {
+        PeerCredentials { user: UserId::current(), gid: None, pid: NonZeroU32::new(pid) }
+    }
+
+    #[test]
+    fn a_backend_is_remembered_for_its_keepalive_and_not_a_nanosecond_longer() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let last = now + KEEPALIVE - Duration::from_nanos(1);
+        assert!(memory.recall(now).is_none());
+        memory.remember(Known::new(&agreement(KEEPALIVE), listener(7), now));
+        assert!(memory.recall(now).is_some() && memory.recall(last).is_some());
+        assert!(memory.recall(now + KEEPALIVE).is_none());
+        assert!(memory.recall(now).is_none(), "what is over does not come back");
+    }
+
+    #[test]
+    fn only_the_process_that_listened_then_will_do() {
+        let known = Known::new(&agreement(KEEPALIVE), listener(7), Instant::now()).unwrap();
+        assert!(known.is_served_by(listener(7)));
+        assert!(!known.is_served_by(listener(8)) && !known.is_served_by(listener(0)));
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_process_without_an_id_or_a_time_without_an_end() {
+        let now = Instant::now();
+        assert!(Known::new(&agreement(KEEPALIVE), listener(0), now).is_none());
+        assert!(Known::new(&agreement(Duration::MAX), listener(7), now).is_none());
+    }
+
+    #[test]
+    fn a_failure_makes_the_agreement_it_met_forgotten_and_no_newer_one() {
+        let (memory, now) = (Memory::default(), Instant::now());
+        let (old, new) = (agreement(KEEPALIVE), agreement(KEEPALIVE));
+        memory.remember(Known::new(&new, listener(7), now));
+        memory.forget(&old);
+        assert!(memory.recall(now).is_some());
+        memory.clone().forget(&new);
+        assert!(memory.recall(now).is_none(), "clones share what is remembered");
+    }
+}

@@ -1,0 +1,357 @@
+//! Sessions over real sockets, with brokers and backends that know only bytes.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
+
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod fake;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use broker_client::{
+    Capabilities, Connector, ExchangeError, HelloError, Origin, Party, PayloadProtocol, RefusedKind,
+    ReplyFault, RequestError, SessionError,
+};
+use broker_transport::frame_io::FrameFault;
+use broker_transport::stream::ConnectErrorKind;
+
+use fake::bytes::{Response, number, text};
+use fake::session::HALVES;
+use fake::{FakeServer, Request, hello};
+
+const CONTROL: u64 = 0;
+const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
+
+/// A time in which nothing comes from a backend that never says anything.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// A broker that names the backend at `endpoint`, to be kept for `keepalive_secs`.
+fn broker_naming(endpoint: PathBuf, keepalive_secs: u64) -> FakeServer {
+    FakeServer::replying(move |request| {
+        let fields = [
+            number(1, 1),
+            text(2, "1.2.4"),
+            text(3, endpoint.to_str().unwrap()),
+            number(6, keepalive_secs),
+            number(8, 77),
+        ];
+        Response::new(CONTROL, request.id(), text(1, fields.concat())).bytes()
+    })
+}
+
+/// The valid answer of a backend: the request's payload, on its lane.
+fn echo(request: &Request) -> Response {
+    Response::new(request.frame.number(3), request.id(), request.frame.text(4).to_vec())
+}
+
+/// A backend, and a broker that names it.
+struct Scene {
+    broker: FakeServer,
+    backend: FakeServer,
+}
+
+impl Scene {
+    fn with(backend: FakeServer) -> Self {
+        Self { broker: broker_naming(backend.endpoint(), 1_800), backend }
+    }
+
+    fn echoing() -> Self {
+        Self::with(FakeServer::conversing(|request| echo(request).bytes()))
+    }
+
+    /// The backend's answers are what `change` makes of valid ones.
+    fn answering(change: impl Fn(&mut Response) + Send + Sync + 'static) -> Self {
+        Self::with(FakeServer::conversing(move |request| {
+            let mut response = echo(request);
+            change(&mut response);
+            response.bytes()
+        }))
+    }
+
+    fn connector(&self) -> Connector {
+        Connector::new(hello()).broker(self.broker.endpoint()).timeout(Duration::MAX)
+    }
+}
+
+#[test]
+fn each_request_of_a_session_gets_the_response_with_its_id() {
+    for half in HALVES {
+        let scene = Scene::echoing();
+        let mut session = half.connect(&scene.connector()).unwrap();
+        assert_eq!(session.request(LANE, "first").unwrap(), "first");
+        assert_eq!(session.request(PayloadProtocol::CLUD, "second").unwrap(), "second");
+        assert_eq!(session.request(LANE, "").unwrap(), "");
+        let requests = scene.backend.requests();
+        let lanes = requests.iter().map(|request| request.frame.number(3));
+        assert_eq!(lanes.collect::<Vec<_>>(), [0xF001, 0x7C4C, 0xF001]);
+        for pair in requests.windows(2) {
+            assert!(pair[0].id() != 0 && pair[0].id() < pair[1].id());
+        }
+        for request in requests {
+            assert_eq!([1, 2, 6].map(|field| request.frame.number(field)), [1, 0, 0]);
+        }
+    }
+}
+
+#[test]
+fn a_request_says_until_when_it_is_waited_for() {
+    for half in HALVES {
+        let scene = Scene::echoing();
+        let mut session = half.connect(&scene.connector()).unwrap();
+        session.request(LANE, "for ever").unwrap();
+        session.set_timeout(Duration::from_secs(60));
+        session.request(LANE, "a minute").unwrap();
+        let deadlines: Vec<_> =
+            scene.backend.requests().iter().map(|request| request.frame.number(7)).collect();
+        assert_eq!(deadlines[0], u64::MAX);
+        assert!((1_700_000_000_000..u64::MAX).contains(&deadlines[1]), "{deadlines:?}");
+    }
+}
+
+#[test]
+fn the_second_session_does_without_a_hello() {
+    for half in HALVES {
+        let scene = Scene::echoing();
+        let connector = scene.connector();
+        let first = half.connect(&connector).unwrap();
+        assert_eq!(first.origin(), Origin::Broker);
+        for connector in [connector.clone(), connector] {
+            let mut next = half.connect(&connector).unwrap();
+            assert_eq!((next.origin(), next.agreement()), (Origin::Memory, first.agreement()));
+            assert_eq!(next.request(LANE, "still there?").unwrap(), "still there?");
+        }
+        assert_eq!(scene.broker.requests().len(), 1);
+    }
+}
+
+#[test]
+fn a_backend_without_keepalive_is_not_remembered() {
+    for half in HALVES {
+        let backend = FakeServer::conversing(|request| echo(request).bytes());
+        let broker = broker_naming(backend.endpoint(), 0);
+        let connector = Connector::new(hello()).broker(broker.endpoint());
+        for hellos in 1..3 {
+            assert_eq!(half.connect(&connector).unwrap().origin(), Origin::Broker);
+            assert_eq!(broker.requests().len(), hellos);
+        }
+    }
+}
+
+#[test]
+fn when_the_backend_is_gone_the_broker_is_asked_for_the_next() {
+    for half in HALVES {
+        let first = FakeServer::conversing(|request| echo(request).bytes());
+        let second = FakeServer::conversing(|request| echo(request).bytes());
+        let endpoints = [first.endpoint(), second.endpoint()];
+        let hellos = AtomicUsize::new(0);
+        let broker = FakeServer::replying(move |request| {
+            let endpoint = endpoints[hellos.fetch_add(1, Ordering::Relaxed)].to_str().unwrap();
+            let fields = [number(1, 1), text(2, "1.2.4"), text(3, endpoint), number(6, 1_800), number(8, 77)];
+            Response::new(CONTROL, request.id(), text(1, fields.concat())).bytes()
+        });
+        let connector = Connector::new(hello()).broker(broker.endpoint());
+        assert_eq!(half.connect(&connector).unwrap().agreement().backend_pipe, first.endpoint());
+        drop(first);
+        let mut session = half.connect(&connector).unwrap();
+        assert_eq!(session.origin(), Origin::Broker);
+        assert_eq!(session.agreement().backend_pipe, second.endpoint());
+        assert_eq!(session.request(LANE, "you?").unwrap(), "you?");
+        assert_eq!(half.connect(&connector).unwrap().origin(), Origin::Memory);
+    }
+}
+
+#[test]
+fn a_response_that_breaks_the_protocol_ends_the_session_and_the_broker_is_asked_again() {
+    type Case = (fn(&mut Response), fn(&ReplyFault) -> bool);
+    let cases: [Case; 7] = [
+        (|reply| reply.envelope_version = 2, |fault| matches!(fault, ReplyFault::EnvelopeVersion { .. })),
+        (|reply| reply.kind = 0, |fault| matches!(fault, ReplyFault::Kind { actual: 0 })),
+        (|reply| reply.kind = 3, |fault| matches!(fault, ReplyFault::Kind { actual: 3 })),
+        (|reply| reply.encoding = 1, |fault| matches!(fault, ReplyFault::PayloadEncoding { actual: 1 })),
+        (|reply| reply.lane = 0, |fault| matches!(fault, ReplyFault::Lane { expected: LANE, .. })),
+        (|reply| reply.request_id += 1, |fault| matches!(fault, ReplyFault::RequestId { .. })),
+        (|reply| reply.request_id = 0, |fault| matches!(fault, ReplyFault::RequestId { actual: 0, .. })),
+    ];
+    for half in HALVES {
+        for (change, is_expected) in cases {
+            let scene = Scene::answering(change);
+            let connector = scene.connector();
+            let mut session = half.connect(&connector).unwrap();
+            let error = session.request(LANE, "payload").unwrap_err();
+            let RequestError::Protocol(broken) = &error else { panic!("{error}") };
+            assert!(is_expected(&broken.fault) && broken.party == Party::Backend, "{error}");
+            assert!(error.to_string().contains("is a v1 backend listening there?"), "{error}");
+            assert!(matches!(session.request(LANE, "more"), Err(RequestError::Over)));
+            assert_eq!(half.connect(&connector).unwrap().origin(), Origin::Broker);
+            assert_eq!(scene.backend.requests().len(), 1, "nothing was sent after the failure");
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_closes_or_hangs_ends_the_session() {
+    type Case = (fn() -> FakeServer, fn(&ExchangeError) -> bool);
+    let cases: [Case; 2] = [
+        (
+            || FakeServer::replying(|_| vec![]),
+            |error| matches!(error, ExchangeError::Closed { party: Party::Backend, .. }),
+        ),
+        (
+            || FakeServer::stalling(|_| vec![]),
+            |error| matches!(error, ExchangeError::TimedOut { party: Party::Backend, after: MOMENT, .. }),
+        ),
+    ];
+    for half in HALVES {
+        for (backend, is_expected) in cases {
+            let scene = Scene::with(backend());
+            let mut session = half.connect(&scene.connector()).unwrap();
+            session.set_timeout(MOMENT);
+            let error = session.request(LANE, "payload").unwrap_err();
+            assert!(matches!(&error, RequestError::Exchange(error) if is_expected(error)), "{error}");
+            assert!(matches!(session.request(LANE, "more"), Err(RequestError::Over)));
+        }
+    }
+}
+
+#[test]
+fn events_before_a_response_are_passed_over() {
+    for half in HALVES {
+        let scene = Scene::with(FakeServer::conversing(|request| {
+            let event = Response { kind: 2, request_id: 0, ..echo(request) };
+            [event.bytes(), Response { lane: 0xF002, ..event }.bytes(), echo(request).bytes()].concat()
+        }));
+        let mut session = half.connect(&scene.connector()).unwrap();
+        for payload in ["first", "second"] {
+            assert_eq!(session.request(LANE, payload).unwrap(), payload);
+        }
+    }
+}
+
+#[test]
+fn endless_events_are_not_waited_through() {
+    for half in HALVES {
+        // No response among them, and then silence.
+        let scene = Scene::with(FakeServer::stalling(|request| {
+            Response { kind: 2, ..echo(request) }.bytes().repeat(1_000)
+        }));
+        let mut session = half.connect(&scene.connector()).unwrap();
+        session.set_timeout(MOMENT);
+        let error = session.request(LANE, "payload").unwrap_err();
+        assert!(matches!(error, RequestError::Exchange(ExchangeError::TimedOut { .. })), "{error}");
+    }
+}
+
+#[test]
+fn a_request_that_is_too_long_is_not_sent_and_the_session_goes_on() {
+    for half in HALVES {
+        let scene = Scene::echoing();
+        let mut session = half.connect(&scene.connector()).unwrap();
+        let error = session.request(LANE, vec![0; 16_777_216]).unwrap_err();
+        let RequestError::Exchange(ExchangeError::RequestTooLong { limit, .. }) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(limit, 16_777_216);
+        assert_eq!(session.request(LANE, "short").unwrap(), "short");
+    }
+}
+
+#[test]
+fn the_longest_response_is_read_and_one_more_byte_is_refused_unread() {
+    for half in HALVES {
+        let scene = Scene::with(FakeServer::conversing(|request| echo(request).padded(16_777_216)));
+        let mut session = half.connect(&scene.connector()).unwrap();
+        assert_eq!(session.request(LANE, "all of it").unwrap(), "all of it");
+
+        // Only the header comes: who waited for more would wait for ever.
+        let scene = Scene::with(FakeServer::stalling(|_| b"\x01\x01\x00\x00\x01".to_vec()));
+        let mut session = half.connect(&scene.connector()).unwrap();
+        let error = session.request(LANE, "too much").unwrap_err();
+        let RequestError::Protocol(error) = error else { panic!("{error}") };
+        let expected = FrameFault::TooLong { declared: 16_777_217, limit: 16_777_216 };
+        assert!(matches!(error.fault, ReplyFault::Framing(fault) if fault == expected), "{error}");
+    }
+}
+
+#[test]
+fn a_session_never_offers_to_take_part_in_a_handoff() {
+    for half in HALVES {
+        let scene = Scene::echoing();
+        let other = Capabilities::from_bits_retain(1 << 40);
+        let all = Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA | other;
+        half.connect(&Connector::new(hello().capabilities(all)).broker(scene.broker.endpoint())).unwrap();
+        assert_eq!(scene.broker.requests()[0].payload().number(6), other.bits());
+    }
+}
+
+#[test]
+fn a_broker_that_does_not_run_is_an_error_that_says_how_to_run_it() {
+    for half in HALVES {
+        let absent = Path::new("/absent/broker.sock");
+        let error = half.connect(&Connector::new(hello()).broker(absent)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.ends_with("run the broker with `brokerd serve --socket /absent/broker.sock`"), "{text}");
+        let SessionError::NoBroker { source, .. } = error else { panic!("{text}") };
+        assert_eq!(source.kind, ConnectErrorKind::NotFound);
+    }
+}
+
+#[test]
+fn a_refusal_is_the_brokers_and_an_unreachable_backend_is_told_from_it() {
+    for half in HALVES {
+        let broker = FakeServer::replying(|request| {
+            Response::new(CONTROL, request.id(), text(2, [text(1, "too old"), number(4, 8)].concat())).bytes()
+        });
+        let error = half.connect(&Connector::new(hello()).broker(broker.endpoint())).unwrap_err();
+        let SessionError::Hello(HelloError::Refused(refused)) = error else { panic!("{error}") };
+        assert_eq!(refused.kind, RefusedKind::VersionBlocked);
+
+        let broker = broker_naming("/absent/backend.sock".into(), 1_800);
+        let connector = Connector::new(hello()).broker(broker.endpoint());
+        for hellos in 1..3 {
+            let error = half.connect(&connector).unwrap_err();
+            assert!(matches!(error, SessionError::Backend(ExchangeError::Connect(_))), "{error}");
+            assert_eq!(broker.requests().len(), hellos, "a backend that was not reached is not remembered");
+        }
+    }
+}
+
+#[test]
+fn the_connection_can_be_taken_out_of_a_session() {
+    for half in HALVES {
+        let scene = Scene::echoing();
+        let mut session = half.connect(&scene.connector()).unwrap();
+        session.request(LANE, "before").unwrap();
+        let frame = Response { kind: 0, ..Response::new(LANE.id().into(), 9, b"by hand".to_vec()) };
+        let expected = Response { kind: 1, ..frame.clone() }.bytes();
+        let mut answer = vec![0; expected.len()];
+        session.ask_by_hand(&frame.bytes(), &mut answer);
+        assert_eq!(answer, expected);
+    }
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_request_that_is_dropped_half_way_ends_the_session() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let scene = Scene::with(FakeServer::stalling(|_| vec![]));
+        let mut session = broker_client::Session::connect(&scene.connector()).await.unwrap();
+        let dropped = tokio::time::timeout(MOMENT, session.request(LANE, "payload")).await;
+        assert!(dropped.is_err());
+        assert!(matches!(session.request(LANE, "more").await, Err(RequestError::Over)));
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn an_async_session_can_move_between_threads() {
+    fn is_send<T: Send>(work: impl Future<Output = T>) {
+        drop(work);
+    }
+    let connector = Connector::new(hello());
+    is_send(broker_client::Session::connect(&connector));
+    is_send(async {
+        let mut session = broker_client::Session::connect(&Connector::new(hello())).await?;
+        session.request(LANE, "payload").await.map_err(|_| SessionError::Disabled)
+    });
+}

@@ -1,0 +1,114 @@
+//! What an application that links `broker-client` lives through: a broker and backends of its own.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
+
+use broker_client::{
+    Connector, ExchangeError, Hello, HelloError, Origin, PayloadProtocol, RefusedKind, RequestError, Session,
+    SessionError, blocking,
+};
+use broker_tests::{Daemon, Finished, World};
+
+const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
+
+/// Set in the process that a test starts of itself.
+const CHILD_VARIABLE: &str = "BROKER_TESTS_CHILD";
+
+fn hello() -> Hello {
+    Hello::new("cache".parse().unwrap(), "1.2.3".parse().unwrap())
+}
+
+/// Who answers, by process id.
+fn pid_behind(session: &mut blocking::Session) -> u32 {
+    let answer = session.request(LANE, "?pid").unwrap();
+    std::str::from_utf8(&answer).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_service_is_reached_by_its_name_alone() {
+    if std::env::var_os(CHILD_VARIABLE).is_some() {
+        return reach_it_by_name();
+    }
+    let world = World::new();
+    world.define("cache", &[]);
+    let _broker = Daemon::start(&mut world.brokerd(&["serve", "--instance", "svc:cache"]));
+    let outcome = Finished::of(
+        world
+            .command(&std::env::current_exe().unwrap())
+            .args(["--exact", "a_service_is_reached_by_its_name_alone", "--nocapture"])
+            .env(CHILD_VARIABLE, "1"),
+    );
+    assert!(outcome.is_success() && outcome.stdout.contains("1 passed"), "{outcome:?}");
+}
+
+fn reach_it_by_name() {
+    let connector = Connector::new(hello());
+    let mut first = blocking::Session::connect(&connector).unwrap();
+    assert_eq!(first.request(LANE, "good day").unwrap(), "good day");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut second = Session::connect(&connector).await.unwrap();
+        assert_eq!((first.origin(), second.origin()), (Origin::Broker, Origin::Memory));
+        assert_eq!(second.request(LANE, "good day").await.unwrap(), "good day");
+    });
+}
+
+#[test]
+fn a_backend_that_dies_ends_its_sessions_and_the_next_one_gets_another() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let _broker = world.serve(&[]);
+    let connector = Connector::new(hello()).broker(world.socket());
+    let mut session = blocking::Session::connect(&connector).unwrap();
+    let dead = pid_behind(&mut session);
+    let error = session.request(LANE, "?exit 3").unwrap_err();
+    assert!(matches!(error, RequestError::Exchange(ExchangeError::Closed { .. })), "{error}");
+    assert!(broker_tests::has_died(dead));
+
+    // The broker hears of the death by itself; until then it may still name the dead backend.
+    let mut next = loop {
+        match blocking::Session::connect(&connector) {
+            Ok(session) => break session,
+            Err(SessionError::Backend(_)) => {}
+            // Whoever asks as fast as this may be told to wait.
+            Err(SessionError::Hello(HelloError::Refused(refused)))
+                if matches!(refused.kind, RefusedKind::RateLimited { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(next.origin(), Origin::Broker);
+    assert_ne!(pid_behind(&mut next), dead);
+}
+
+#[test]
+fn an_endpoint_that_another_process_has_taken_over_is_not_used_without_a_hello() {
+    let world = World::new();
+    world.define("cache", &[]);
+    std::fs::create_dir_all(world.path("own")).unwrap();
+    let endpoint = world.path("own/e.sock");
+    let run = || {
+        let child = world
+            .command(&World::program("echo-backend"))
+            .args(["--endpoint", endpoint.to_str().unwrap()])
+            .spawn()
+            .unwrap();
+        while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
+            std::thread::yield_now();
+        }
+        child
+    };
+    let mut registered = run();
+    let option = format!("service=cache,version=1.2.3,endpoint={}", endpoint.display());
+    let _broker = world.serve(&["--backend", &option]);
+    let connector = Connector::new(hello()).broker(world.socket());
+    let mut session = blocking::Session::connect(&connector).unwrap();
+    assert_eq!(pid_behind(&mut session), registered.id());
+    assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Memory);
+
+    registered.kill().unwrap();
+    registered.wait().unwrap();
+    // In another version, for all the client knows.
+    let mut successor = run();
+    assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Broker);
+    successor.kill().unwrap();
+    successor.wait().unwrap();
+}
