@@ -5,16 +5,34 @@ use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// CPU time of all threads that a process has, so far.
+/// What the kernel says in `name` about each thread that a process has. One that ends meanwhile is left out.
+fn of_each_thread(pid: u32, name: &str) -> io::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        match fs::read_to_string(task?.path().join(name)) {
+            Ok(text) => texts.push(text),
+            Err(error) if has_ended(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(texts)
+}
+
+/// A thread may end before its file is opened, and before it is read.
+fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// CPU time of all threads that a process has, so far; of one that has ended, nothing.
 ///
 /// # Errors
 /// There is no such process, or the kernel keeps no scheduler statistics.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let mut nanos = 0u64;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+    for text in of_each_thread(pid, "schedstat")? {
         let run: Option<u64> = text.split_ascii_whitespace().next().and_then(|field| field.parse().ok());
         nanos += run.ok_or_else(|| io::Error::other("schedstat holds no number"))?;
     }
@@ -67,12 +85,8 @@ fn wait_until_traced(pid: u32, strace: &mut Child) -> io::Result<()> {
         if let Some(status) = strace.try_wait()? {
             return Err(io::Error::other(format!("strace ended with {status}")));
         }
-        let mut all = true;
-        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            let status = fs::read_to_string(task?.path().join("status"))?;
-            all &= !status.contains("TracerPid:\t0\n");
-        }
-        if all {
+        let statuses = of_each_thread(pid, "status")?;
+        if statuses.iter().all(|status| !status.contains("TracerPid:\t0\n")) {
             return Ok(());
         }
         std::thread::yield_now();
@@ -96,6 +110,19 @@ mod tests {
         let (now, peak) = resident_kib(pid).unwrap();
         assert!(now > 0 && peak >= now);
         assert!(cpu_time(u32::MAX / 2).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_ends_meanwhile_is_left_out() {
+        let pid = std::process::id();
+        std::thread::scope(|scope| {
+            // Threads come and go for as long as this one looks.
+            let looking = scope.spawn(|| (0..500).map(|_| cpu_time(pid)).find(Result::is_err));
+            while !looking.is_finished() {
+                scope.spawn(std::thread::yield_now);
+            }
+            assert!(looking.join().unwrap().is_none());
+        });
     }
 
     #[test]
