@@ -31,8 +31,11 @@ pub struct Version {
     major: u64,
     minor: u64,
     patch: u64,
-    /// Without leading zeros in numeric identifiers; empty for a release.
-    pre: Box<str>,
+    /// Without leading zeros in numeric identifiers, never empty; none for a release.
+    ///
+    /// Not an empty text: comparing two of those is a call of `memcmp` with addresses that nothing lies
+    /// at, for which some processors take longer than for all the rest of a Hello (docs/decisions, 6).
+    pre: Option<Box<str>>,
 }
 
 /// Why a text is no version.
@@ -77,14 +80,14 @@ impl Version {
         let (minor, rest) = leading_number(rest.strip_prefix(b".").ok_or(VersionError::Form)?)?;
         let (patch, rest) = leading_number(rest.strip_prefix(b".").ok_or(VersionError::Form)?)?;
         if rest.is_empty() {
-            return Ok(Self { major, minor, patch, pre: Box::default() });
+            return Ok(Self { major, minor, patch, pre: None });
         }
         let pre = rest.strip_prefix(b"-").ok_or(VersionError::Form)?;
         if pre.is_empty() || !pre.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.')) {
             return Err(VersionError::Form);
         }
         let pre = &text[text.len() - pre.len()..];
-        Ok(Self { major, minor, patch, pre: canonical_pre_release(pre)? })
+        Ok(Self { major, minor, patch, pre: Some(canonical_pre_release(pre)?) })
     }
 
     /// The three numbers: major, minor, patch.
@@ -94,7 +97,7 @@ impl Version {
 
     /// The pre-release part without its dash; empty for a release.
     pub fn pre_release(&self) -> &str {
-        &self.pre
+        self.pre.as_deref().unwrap_or_default()
     }
 }
 
@@ -145,12 +148,12 @@ fn compare_identifiers(left: &str, right: &str) -> Ordering {
     }
 }
 
-fn compare_pre_releases(left: &str, right: &str) -> Ordering {
-    match (left.is_empty(), right.is_empty()) {
-        (true, true) => Ordering::Equal,
-        (true, false) => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        (false, false) => {
+fn compare_pre_releases(left: Option<&str>, right: Option<&str>) -> Ordering {
+    match (left, right) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(left), Some(right)) => {
             let (mut left, mut right) = (left.split('.'), right.split('.'));
             loop {
                 match (left.next(), right.next()) {
@@ -169,7 +172,9 @@ fn compare_pre_releases(left: &str, right: &str) -> Ordering {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.numbers().cmp(&other.numbers()).then_with(|| compare_pre_releases(&self.pre, &other.pre))
+        self.numbers()
+            .cmp(&other.numbers())
+            .then_with(|| compare_pre_releases(self.pre.as_deref(), other.pre.as_deref()))
     }
 }
 
@@ -205,8 +210,8 @@ impl FromStr for Version {
 impl Display for Version {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.patch)?;
-        if !self.pre.is_empty() {
-            write!(f, "-{}", self.pre)?;
+        if let Some(pre) = &self.pre {
+            write!(f, "-{pre}")?;
         }
         Ok(())
     }

@@ -60,42 +60,48 @@ enum WireType {
 
 /// Takes protobuf values off a slice.
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
-    offset: usize,
+    rest: &'a [u8],
+    length: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self { rest: bytes, length: bytes.len() }
     }
 
     pub(crate) const fn is_at_end(&self) -> bool {
-        self.offset == self.bytes.len()
+        self.rest.is_empty()
     }
 
     pub(crate) const fn offset(&self) -> usize {
-        self.offset
+        self.length - self.rest.len()
     }
 
+    /// Nearly every varint of a Hello has one byte.
     #[inline]
     fn varint(&mut self) -> Result<u64, WireFault> {
-        let rest = &self.bytes[self.offset..];
-        if let Some(&byte @ 0..0x80) = rest.first() {
-            self.offset += 1;
-            return Ok(byte.into());
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok((*byte).into())
+            }
+            _ => self.long_varint(),
         }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireFault> {
         let mut value = 0u64;
-        for (index, &byte) in rest.iter().take(10).enumerate() {
+        for (index, &byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7F) << (7 * index);
             if byte < 0x80 {
                 if index == 9 && byte > 1 {
                     return Err(WireFault::Varint);
                 }
-                self.offset += index + 1;
+                self.rest = &self.rest[index + 1..];
                 return Ok(value);
             }
         }
-        Err(if rest.len() < 10 { WireFault::Truncated } else { WireFault::Varint })
+        Err(if self.rest.len() < 10 { WireFault::Truncated } else { WireFault::Varint })
     }
 
     #[inline]
@@ -118,10 +124,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn take(&mut self, length: u64) -> Result<&'a [u8], WireFault> {
-        let rest = &self.bytes[self.offset..];
-        let taken =
-            usize::try_from(length).ok().and_then(|length| rest.get(..length)).ok_or(WireFault::Truncated)?;
-        self.offset += taken.len();
+        let length = usize::try_from(length).map_err(|_| WireFault::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WireFault::Truncated)?;
+        self.rest = rest;
         Ok(taken)
     }
 
@@ -184,7 +189,7 @@ fn read<'a>(
     let mut reader = Reader::new(bytes);
     while !reader.is_at_end() {
         let outcome = reader.key().and_then(|(tag, wire_type)| field(&mut reader, tag, wire_type));
-        outcome.map_err(|fault| ViewError { message, offset: reader.offset, fault })?;
+        outcome.map_err(|fault| ViewError { message, offset: reader.offset(), fault })?;
     }
     Ok(())
 }
@@ -279,6 +284,7 @@ impl<'a> HelloView<'a> {
     ///
     /// # Errors
     /// [`ViewError`] where and why `payload` is not a `Hello`.
+    #[inline]
     pub fn decode(payload: &'a [u8]) -> Result<Self, ViewError> {
         let mut view = Self::default();
         read("Hello", payload, |reader, tag, wire_type| {

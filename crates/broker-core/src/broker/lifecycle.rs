@@ -34,7 +34,7 @@ impl<E: Entropy> Broker<E> {
         };
         backend.definition = Some(definition);
         if backend.waiters.is_empty() {
-            let echo = admitted.request().echo;
+            let echo = admitted.echo();
             backend.trace =
                 TraceContext { parent: echo.traceparent.to_owned(), state: echo.tracestate.to_owned() };
         }

@@ -206,16 +206,18 @@ impl<E: Entropy> Broker<E> {
         admitted: &Admitted<'_>,
         definition: DefinitionCheck,
     ) -> Decision {
-        let request_id = admitted.request().hello.request_id;
+        let request_id = admitted.request_id();
         if let Err(refusal) = self.take_definition(now, admitted.service(), definition) {
             return Decision::Reply(self.refuse(now, accepted, request_id, refusal));
         }
         match self.handler.negotiate(now, admitted) {
-            Verdict::Negotiated(negotiation) => {
+            Verdict::Reply(Reply::Negotiated(negotiation)) => {
                 self.count_negotiated(now, accepted, request_id, &negotiation);
                 Decision::Reply(Reply::Negotiated(negotiation))
             }
-            Verdict::Refused(refusal) => Decision::Reply(self.refuse(now, accepted, request_id, refusal)),
+            Verdict::Reply(Reply::Refused(refusal)) => {
+                Decision::Reply(self.refuse(now, accepted, request_id, refusal))
+            }
             Verdict::NoBackend(definition) => {
                 match self.wait_for_backend(now, accepted, connection, admitted, definition) {
                     Ok(()) => Decision::Wait,
@@ -280,13 +282,13 @@ impl<E: Entropy> Broker<E> {
         let label = || if is_named { version.to_string() } else { OTHER.to_owned() };
         let slot = self.backends.entry(&service, version, || metrics.series_of(service.as_str(), &label()));
         self.bring_up(now, slot, definition, admitted)?;
-        let deadline = now.monotonic.saturating_add(self.patience(now, admitted.request().deadline));
+        let deadline = now.monotonic.saturating_add(self.patience(now, admitted.deadline()));
         if let Some(backend) = self.backends.get_mut(slot) {
             backend.waiters.push(Waiter {
                 connection,
                 capabilities: admitted.capabilities(),
                 keepalive_secs: admitted.keepalive_secs(),
-                request_id: admitted.request().hello.request_id.chars().take(MAX_REQUEST_ID).collect(),
+                request_id: admitted.request_id().chars().take(MAX_REQUEST_ID).collect(),
                 accepted,
                 arrived: now.monotonic,
                 deadline,

@@ -65,10 +65,8 @@ impl Default for HelloConfig {
 /// What a request comes to when only definitions and live backends are looked at.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// A live backend serves it.
-    Negotiated(Negotiation),
-    /// It is refused.
-    Refused(Refusal),
+    /// A live backend serves it, or it is refused.
+    Reply(Reply),
     /// It may have what it asks for, but no backend lives.
     NoBackend(Arc<Definition>),
 }
@@ -281,25 +279,29 @@ impl<E: Entropy> HelloHandler<E> {
     /// Decides by definitions and live backends alone (rows 14, 16 and 19).
     pub fn negotiate(&mut self, now: Now, admitted: &Admitted<'_>) -> Verdict {
         let Some(service) = self.services.get(admitted.service()) else {
-            return Verdict::Refused(Refusal::ServiceUnknown { service: admitted.service().to_owned() });
+            let service = admitted.service().to_owned();
+            return Verdict::Reply(Reply::Refused(Refusal::ServiceUnknown { service }));
         };
         let definition = &service.definition;
         if let Err(refusal) = self.check_domain(definition) {
-            return Verdict::Refused(refusal);
+            return Verdict::Reply(Reply::Refused(refusal));
         }
         if let Err(block) = definition.policy().check(admitted.version()) {
             let (service, wanted) = (admitted.service().to_owned(), admitted.version().clone());
-            return Verdict::Refused(Refusal::VersionBlocked { service, wanted, block });
+            return Verdict::Reply(Reply::Refused(Refusal::VersionBlocked { service, wanted, block }));
         }
         let Some(route) = service.route(admitted.version()) else {
             return Verdict::NoBackend(Arc::clone(definition));
         };
         let route = Arc::clone(route);
         let policy_allows = definition.settings().handoff_enabled;
-        match self.agree(now, route, policy_allows, admitted.capabilities(), admitted.keepalive_secs()) {
-            Reply::Negotiated(negotiation) => Verdict::Negotiated(negotiation),
-            Reply::Refused(refusal) => Verdict::Refused(refusal),
-        }
+        Verdict::Reply(self.agree(
+            now,
+            route,
+            policy_allows,
+            admitted.capabilities(),
+            admitted.keepalive_secs(),
+        ))
     }
 
     /// Agrees with a client on a live backend (row 19): a fresh id, and a token where everybody
@@ -343,8 +345,7 @@ impl<E: Entropy> HelloHandler<E> {
             Err(refusal) => return Reply::Refused(refusal),
         };
         match self.negotiate(now, &admitted) {
-            Verdict::Negotiated(negotiation) => Reply::Negotiated(negotiation),
-            Verdict::Refused(refusal) => Reply::Refused(refusal),
+            Verdict::Reply(reply) => reply,
             Verdict::NoBackend(_) => Reply::Refused(Refusal::SpawnFailed {
                 service: admitted.service().to_owned(),
                 version: admitted.version().clone(),

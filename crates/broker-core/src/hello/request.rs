@@ -88,6 +88,8 @@ impl<'a> HelloRequest<'a> {
     ///
     /// # Errors
     /// [`Refusal::Payload`].
+    // One caller asks for it, which so builds the request in place.
+    #[inline(always)]
     pub fn from_frame(frame: &FrameView<'a>) -> Result<Self, Refusal> {
         let hello = HelloView::decode(frame.payload)
             .map_err(|error| Refusal::Payload { expected: "Hello", cause: error.to_string() })?;
@@ -103,7 +105,9 @@ pub struct Admitted<'a> {
     version: Version,
     capabilities: Capabilities,
     keepalive_secs: u64,
-    request: HelloRequest<'a>,
+    request_id: &'a str,
+    deadline: Option<UnixMillis>,
+    echo: Echo<'a>,
 }
 
 impl<'a> Admitted<'a> {
@@ -136,7 +140,9 @@ impl<'a> Admitted<'a> {
             version,
             capabilities: Capabilities::from_bits_retain(hello.client_capabilities),
             keepalive_secs: hello.client_keepalive_secs,
-            request: *request,
+            request_id: hello.request_id,
+            deadline: request.deadline,
+            echo: request.echo,
         })
     }
 
@@ -160,9 +166,19 @@ impl<'a> Admitted<'a> {
         self.keepalive_secs
     }
 
-    /// The request as it came.
-    pub const fn request(&self) -> &HelloRequest<'a> {
-        &self.request
+    /// The client's own name for its request, of any length.
+    pub const fn request_id(&self) -> &'a str {
+        self.request_id
+    }
+
+    /// When the client stops waiting.
+    pub const fn deadline(&self) -> Option<UnixMillis> {
+        self.deadline
+    }
+
+    /// What the reply echoes.
+    pub const fn echo(&self) -> &Echo<'a> {
+        &self.echo
     }
 }
 

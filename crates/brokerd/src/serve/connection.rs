@@ -172,7 +172,7 @@ impl Exchange<'_> {
         {
             FirstFrame::Hello(admitted) => {
                 let reply = self.hello(&admitted).await?;
-                Some(encode(&admitted.request().echo, &reply))
+                Some(encode(admitted.echo(), &reply))
             }
             FirstFrame::Admin(echo, request) => Some(admin(self.shell, &echo, &request).await),
             FirstFrame::Refused(echo, reply) => Some(encode(&echo, &reply)),
