@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use broker_benches::{Handler, Scale, handler, peer, request_body};
+use broker_benches::{Handler, Scale, handler, peer, request_body, request_body_for};
 use broker_core::admission::{PeerKey, RateLimit, RateLimiter};
 use broker_core::hello::{BackendHandoff, HelloRequest, Reply, Request};
 use broker_core::time::{Monotonic, Now, UnixMillis};
@@ -80,6 +80,31 @@ fn decide(criterion: &mut Criterion) {
     }
 }
 
+/// Every Hello asks for another service and comes from another peer, so that nothing of it is in a cache
+/// but what fits there anyway.
+fn spread(criterion: &mut Criterion) {
+    const SERVICES: usize = 100_000;
+    const PEERS: u32 = 65_000;
+    let scale = Scale { services: SERVICES, peers: PEERS };
+    let mut handler = handler(BackendHandoff::DialOnly, scale);
+    let bodies: Vec<_> = (1..SERVICES).map(|number| request_body_for(&format!("other-{number}"))).collect();
+    let mut out = Vec::new();
+    let mut turn = 0usize;
+    criterion.bench_function(
+        "every Hello another of 100,000 services and 65,000 peers/bytes to bytes",
+        |bencher| {
+            bencher.iter(|| {
+                // Steps that are prime to the counts visit all of them, far apart.
+                turn = turn.wrapping_add(1);
+                let body = &bodies[turn.wrapping_mul(61_987) % bodies.len()];
+                let peer = PeerKey::new(1000, Some(5_000 + (turn.wrapping_mul(40_503) % 64_000) as u32));
+                out.clear();
+                handler.handle_frame(now(), peer, black_box(body), &mut out);
+            });
+        },
+    );
+}
+
 fn parts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parts");
     let body = request_body();
@@ -112,9 +137,32 @@ fn parts(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Counts what one Hello in the middle of many allocates. Not a matter of time: it is the same in every run.
+fn allocations(_: &mut Criterion) {
+    let body = request_body();
+    println!("allocations per Hello:");
+    for (name, handoff) in [("plain", BackendHandoff::DialOnly), ("with a token", BackendHandoff::Accepts)] {
+        let mut handler = handler(handoff, Scale::SMALL);
+        let mut out = Vec::new();
+        let mut answer = |handler: &mut Handler| {
+            let request = request(&body);
+            let reply = handler.handle_request(now(), peer(), &request);
+            out.clear();
+            reply.encode(&request.echo, &mut out);
+            if handoff == BackendHandoff::Accepts {
+                settle(handler, reply);
+            }
+        };
+        const HELLOS: u64 = 1_000;
+        (0..HELLOS).for_each(|_| answer(&mut handler));
+        let counted = allocation_counter::measure(|| (0..HELLOS).for_each(|_| answer(&mut handler)));
+        println!("  {name}: {} in {HELLOS} Hellos, {} bytes", counted.count_total, counted.bytes_total);
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = decide, parts
+    targets = allocations, decide, spread, parts
 }
 criterion_main!(benches);

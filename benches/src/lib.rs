@@ -70,10 +70,15 @@ pub const fn peer() -> PeerKey {
 
 /// The body of its request.
 pub fn request_body() -> Vec<u8> {
+    request_body_for("build-cache")
+}
+
+/// The body of its request for a service; those that are not asked for otherwise are `other-1`, `other-2`, …
+pub fn request_body_for(service: &str) -> Vec<u8> {
     let hello = Hello {
         client_min_protocol: 1,
         client_max_protocol: 1,
-        service_name: "build-cache".into(),
+        service_name: service.into(),
         wanted_version: "1.4.2".into(),
         client_version: "3.0.15".into(),
         client_capabilities: Capabilities::HANDLE_PASSING.bits(),
@@ -99,6 +104,21 @@ mod tests {
             let frame = Frame::decode(&answer[5..]).unwrap();
             assert_eq!(frame.request_id, 7);
             assert!(answer.len() > 100 + length, "an agreement names the endpoint");
+        }
+    }
+
+    #[test]
+    fn a_hello_allocates_nothing_once_there_is_a_buffer_for_the_reply() {
+        for handoff in [BackendHandoff::DialOnly, BackendHandoff::Accepts] {
+            let (mut handler, body) = (handler(handoff, Scale::SMALL), request_body());
+            let mut answer = Vec::with_capacity(1_024);
+            // A peer's first Hello makes it known.
+            handler.handle_frame(Now::default(), peer(), &body, &mut answer);
+            let counted = allocation_counter::measure(|| {
+                answer.clear();
+                handler.handle_frame(Now::default(), peer(), &body, &mut answer);
+            });
+            assert_eq!(counted.count_total, 0, "{handoff:?}");
         }
     }
 }
