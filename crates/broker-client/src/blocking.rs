@@ -2,7 +2,6 @@
 //!
 //! Each call waits in the thread that makes it, never beyond its time; none needs the feature `tokio`.
 
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::connector::{Connector, SessionError};
 use crate::conversation::{Asked, Conversation, Origin, RequestError};
 use crate::hello::Hello;
 use crate::link::{Limit, Party, Place};
+use crate::memory::KNOWN_DIAL_LIMIT;
 use crate::negotiation::{HelloError, Negotiation};
 
 /// Says Hello to the broker at `endpoint`; takes at most `timeout` from connecting to the whole reply.
@@ -58,8 +58,8 @@ impl Session {
         let attempt = connector.begin()?;
         let limit = attempt.limit;
         if let Some(known) = attempt.known() {
-            let place = Place::new(Party::Backend, &known.agreement().backend_pipe);
-            if let Some((stream, conversation)) = attempt.resume(&known, place.dial_blocking(limit)) {
+            let dialled = known.place().dial_blocking(limit.share(KNOWN_DIAL_LIMIT));
+            if let Some((stream, conversation)) = attempt.resume(&known, dialled) {
                 return Ok(Self { stream, conversation });
             }
         }
@@ -75,7 +75,9 @@ impl Session {
     /// Sends a request and waits for its response, at most for the session's timeout; the request
     /// carries that as its deadline. Request and response have at most 16 MiB each.
     ///
-    /// Events that come before the response are passed over.
+    /// Events that come before the response are passed over. The request is sent whole before anything
+    /// is read: a backend that writes much before it has read all of it makes both wait until the time is
+    /// over.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -84,9 +86,10 @@ impl Session {
         lane: PayloadProtocol,
         payload: impl Into<Bytes>,
     ) -> Result<Bytes, RequestError> {
-        let asked = self.conversation.begin(lane, payload.into())?;
-        let answer = exchange(self.conversation.place(), &self.stream, &asked);
-        self.conversation.conclude(answer)
+        let mut asked = self.conversation.begin(lane, payload.into())?;
+        let answer = exchange(self.conversation.place(), &self.stream, &mut asked)?;
+        self.conversation.conclude(asked);
+        Ok(answer)
     }
 
     /// What was agreed upon with the broker; in a session from [memory](Origin::Memory), by an earlier
@@ -105,20 +108,16 @@ impl Session {
         self.conversation.set_timeout(timeout);
     }
 
-    /// The connection itself, for a service that speaks another protocol than frames. Its reads and
+    /// The connection itself, for a service that speaks another protocol than frames; none where a
+    /// request was not answered, as its connection may stand in the middle of a frame. Its reads and
     /// writes wait for as long as it takes.
-    ///
-    /// # Errors
-    /// The system does not lift the time limits of earlier requests.
-    pub fn into_stream(self) -> io::Result<BlockingStream> {
-        self.stream.set_read_timeout(None)?;
-        self.stream.set_write_timeout(None)?;
-        Ok(self.stream)
+    pub fn into_stream(self) -> Option<BlockingStream> {
+        self.conversation.is_open().then_some(self.stream)
     }
 }
 
-fn exchange(place: Place<'_>, stream: &BlockingStream, asked: &Asked) -> Result<Bytes, RequestError> {
-    place.send_blocking(stream, &asked.bytes, asked.limit)?;
+fn exchange(place: Place<'_>, stream: &BlockingStream, asked: &mut Asked) -> Result<Bytes, RequestError> {
+    place.send_blocking(stream, &asked.take_bytes(), asked.limit)?;
     loop {
         let body = place.receive_blocking::<RequestError>(stream, MAX_FRAME_BODY, asked.limit)?;
         if let Some(answer) = asked.answer(body).map_err(|fault| place.broken(fault))? {

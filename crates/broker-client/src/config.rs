@@ -31,7 +31,7 @@ pub struct ConfigError {
 
 /// Whether services are to be reached through the broker: yes, unless [`DISABLE_VARIABLE`] is `1`.
 ///
-/// A client asks this before anything else. Nothing in this crate asks it on its own.
+/// A [`Connector`](crate::Connector) asks this before anything else; nothing else in this crate does.
 ///
 /// # Errors
 /// [`ConfigError`] for any value but `1`.

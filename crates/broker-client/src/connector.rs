@@ -24,6 +24,7 @@ use crate::negotiation::HelloError;
 
 /// Why there is no session.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SessionError {
     /// The environment says to do without a broker; nothing was dialled.
     #[error("{DISABLE_VARIABLE}=1 switches the broker off; unset it, or reach the service without a broker")]
@@ -46,15 +47,28 @@ pub enum SessionError {
     #[error(transparent)]
     Hello(HelloError),
     /// There is an agreement, but the backend it names cannot be reached.
-    #[error("{0}; the broker named this backend just now, so connect again: the next Hello finds another")]
+    #[error("the broker named a backend that cannot be reached: {0}{advice}", advice = backend_advice(.0))]
     Backend(#[source] ExchangeError),
+}
+
+/// A broker hears of a backend's end a moment after it; of anything else it need not hear at all.
+fn backend_advice(error: &ExchangeError) -> &'static str {
+    match error {
+        ExchangeError::Connect(error)
+            if matches!(error.kind, ConnectErrorKind::NotFound | ConnectErrorKind::Refused) =>
+        {
+            "; it may just have ended, so connect again"
+        }
+        _ => "",
+    }
 }
 
 /// What is wanted, and how to reach it; makes any number of sessions.
 ///
-/// It remembers where its last session found the backend, and tries there first, so that all but the
-/// first session do without a Hello. It asks the broker again when that fails, when another process
-/// listens there, and when the agreement's keepalive is over. Clones share what is remembered.
+/// It remembers where its last session found the backend, and tries there first, so that most sessions do
+/// without a Hello. It asks the broker again when that fails or takes longer than a tenth of a second,
+/// when another process listens there, and when the agreement's keepalive or half a minute is over.
+/// Clones share what is remembered, but for one that is given another [broker](Self::broker).
 #[derive(Clone, Debug)]
 pub struct Connector {
     hello: Hello,
@@ -77,7 +91,7 @@ impl Connector {
     /// Asks the broker at this endpoint, whatever the definition says.
     #[must_use]
     pub fn broker(self, endpoint: impl Into<PathBuf>) -> Self {
-        Self { broker: Some(endpoint.into()), ..self }
+        Self { broker: Some(endpoint.into()), memory: Memory::default(), ..self }
     }
 
     /// How long connecting may take, from the Hello to the open session, and how long each request

@@ -15,7 +15,6 @@ use broker_protocol::wire::Frame;
 use thiserror::Error;
 
 use crate::agreement::Agreement;
-use crate::hello::unix_ms;
 use crate::link::{ExchangeError, Limit, Party, Place, next_request_id};
 use crate::memory::Memory;
 use crate::reply::{self, ProtocolError, ReplyFault};
@@ -23,8 +22,9 @@ use crate::reply::{self, ProtocolError, ReplyFault};
 /// Why a request has no answer.
 ///
 /// After [`ExchangeError::RequestTooLong`] the session goes on, as nothing was sent. After every other
-/// it is over, and whether the backend did what was asked is not known.
+/// it is over, and, but for [`RequestError::Over`], whether the backend did what was asked is not known.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RequestError {
     /// There was no exchange, or only half of one.
     #[error(transparent)]
@@ -39,18 +39,12 @@ pub enum RequestError {
 
 /// Where a session learnt of its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Origin {
     /// It said Hello to the broker.
     Broker,
     /// From an earlier session: it said none.
     Memory,
-}
-
-/// Whether the next frame can be the answer to the next request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    Over,
 }
 
 /// The state of a session.
@@ -60,7 +54,8 @@ pub(crate) struct Conversation {
     origin: Origin,
     memory: Memory,
     timeout: Duration,
-    state: State,
+    /// Whether the next frame can be the answer to the next request.
+    is_open: bool,
 }
 
 impl Conversation {
@@ -70,7 +65,7 @@ impl Conversation {
         memory: Memory,
         timeout: Duration,
     ) -> Self {
-        Self { agreement, origin, memory, timeout, state: State::Open }
+        Self { agreement, origin, memory, timeout, is_open: true }
     }
 
     pub(crate) fn agreement(&self) -> &Agreement {
@@ -79,6 +74,10 @@ impl Conversation {
 
     pub(crate) const fn origin(&self) -> Origin {
         self.origin
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.is_open
     }
 
     pub(crate) const fn set_timeout(&mut self, timeout: Duration) {
@@ -93,39 +92,52 @@ impl Conversation {
     /// Begins a request. The conversation counts as over until the request is
     /// [concluded](Self::conclude), so it stays over where that never happens.
     pub(crate) fn begin(&mut self, lane: PayloadProtocol, payload: Bytes) -> Result<Asked, RequestError> {
-        if self.state == State::Over {
+        if !self.is_open {
             return Err(RequestError::Over);
         }
         let request_id = next_request_id();
-        let frame = Frame {
-            deadline_unix_ms: unix_ms(SystemTime::now(), self.timeout),
-            ..Frame::request(lane, request_id, payload)
-        };
+        let limit = Limit::from_now(self.timeout);
+        let deadline_unix_ms = limit.deadline_unix_ms(SystemTime::now());
+        let frame = Frame { deadline_unix_ms, ..Frame::request(lane, request_id, payload) };
         let bytes = self.place().request(&frame, MAX_FRAME_BODY)?;
-        self.state = State::Over;
-        Ok(Asked { lane, request_id, bytes, limit: Limit::from_now(self.timeout) })
+        self.is_open = false;
+        let (memory, agreement) = (self.memory.clone(), Arc::clone(&self.agreement));
+        Ok(Asked { lane, request_id, bytes, limit, memory, agreement, is_answered: false })
     }
 
-    /// Ends a request.
-    pub(crate) fn conclude(&mut self, answer: Result<Bytes, RequestError>) -> Result<Bytes, RequestError> {
-        match answer {
-            Ok(_) => self.state = State::Open,
-            // The next session should hear from the broker.
-            Err(_) => self.memory.forget(&self.agreement),
-        }
-        answer
+    /// Ends a request that was answered.
+    pub(crate) fn conclude(&mut self, mut asked: Asked) {
+        asked.is_answered = true;
+        self.is_open = true;
     }
 }
 
-/// A request that is to be sent.
+/// A request that is to be sent. Where it is dropped without having been
+/// [concluded](Conversation::conclude), the next session hears from the broker.
 pub(crate) struct Asked {
     lane: PayloadProtocol,
     request_id: u64,
-    pub(crate) bytes: Bytes,
+    bytes: Bytes,
     pub(crate) limit: Limit,
+    memory: Memory,
+    agreement: Arc<Agreement>,
+    is_answered: bool,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.memory.forget(&self.agreement);
+        }
+    }
 }
 
 impl Asked {
+    /// The bytes to send, once: they may be many, and nobody needs them while the answer is waited for.
+    pub(crate) fn take_bytes(&mut self) -> Bytes {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// The answer in a frame's body; none yet where the frame is one that answers nothing.
     pub(crate) fn answer(&self, body: Bytes) -> Result<Option<Bytes>, ReplyFault> {
         reply::to_service(body, self.lane, self.request_id)

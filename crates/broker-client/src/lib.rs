@@ -42,8 +42,10 @@ pub use session::Session;
 pub use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
 pub use broker_protocol::{
     BrokerInstance, Capabilities, ConnectionId, HandoffToken, InstanceName, PayloadProtocol, ServiceName,
-    Version, bytes,
+    TokenLengthError, Version, VersionError, bytes,
 };
+pub use broker_transport::endpoint::EndpointError;
+pub use broker_transport::frame_io::FrameFault;
 #[cfg(feature = "tokio")]
 pub use broker_transport::stream::Stream;
 pub use broker_transport::stream::{BlockingStream, ConnectError, ConnectErrorKind};

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use broker_protocol::bytes::Bytes;
 use broker_protocol::frame_bytes;
@@ -23,6 +23,7 @@ use broker_transport::stream::Stream;
 use broker_transport::stream::{BlockingStream, ConnectError};
 use thiserror::Error;
 
+use crate::hello::unix_ms;
 use crate::reply::{ProtocolError, ReplyFault};
 
 /// Whom a connection leads to.
@@ -140,6 +141,17 @@ pub(crate) struct Limit {
 impl Limit {
     pub(crate) fn from_now(timeout: Duration) -> Self {
         Self { timeout, deadline: Instant::now().checked_add(timeout) }
+    }
+
+    /// A part of it: at most this long, and at most half of what is left.
+    pub(crate) fn share(self, at_most: Duration) -> Self {
+        Self::from_now(self.left().map_or(at_most, |left| at_most.min(left / 2)))
+    }
+
+    /// Its end for somebody with another clock, in milliseconds since the Unix epoch; 0 where it has none
+    /// (protocol.md, "Frame").
+    pub(crate) fn deadline_unix_ms(self, now: SystemTime) -> u64 {
+        self.left().map_or(0, |left| unix_ms(now, left))
     }
 
     fn left(self) -> Option<Duration> {
@@ -357,6 +369,14 @@ mod tests {
     fn a_time_that_no_clock_reaches_is_no_limit() {
         assert_eq!(Limit::from_now(Duration::MAX).left(), None);
         assert!(Limit::from_now(Duration::from_secs(60)).left() <= Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_share_leaves_at_least_half_for_the_rest() {
+        let second = Duration::from_secs(1);
+        assert!(Limit::from_now(second * 60).share(second).left() <= Some(second));
+        assert!(Limit::from_now(second).share(second).left() <= Some(second / 2));
+        assert!(Limit::from_now(Duration::MAX).share(second).left() <= Some(second));
     }
 
     #[test]

@@ -3,15 +3,24 @@
 //!
 //! It says where to try first, never that the backend lives: whoever recalls it dials. Invariants: what
 //! is remembered is an agreement on the one service and version that its owner asks for; it is forgotten
-//! once the agreement's keepalive is over, as a broker that hears nothing for that long takes the backend
-//! to be unused; and it counts only for the very process that listened then.
+//! soon, so that the broker hears of a backend that is in use and does not end it as idle; and it counts
+//! only where the process that called `listen` is the one that had called it then. Usually that is the
+//! backend; it is the broker, or another manager, where a backend was started with its listener.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use broker_transport::peer::PeerCredentials;
 
 use crate::agreement::Agreement;
+use crate::link::{Party, Place};
+
+/// The longest time without a Hello, whatever the keepalive: a broker ends a backend that it has not
+/// heard of for its `idle.timeout_secs`, which a client does not know.
+pub(crate) const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long a backend that was reached once is tried before the broker is asked, at most.
+pub(crate) const KNOWN_DIAL_LIMIT: Duration = Duration::from_millis(100);
 
 /// A backend that was reached once.
 #[derive(Clone, Debug)]
@@ -23,15 +32,19 @@ pub(crate) struct Known {
 
 impl Known {
     /// What is to be remembered of a backend that was reached at `now`; nothing where the kernel does
-    /// not say which process listens, or where the keepalive is beyond every clock.
+    /// not say which process listens.
     pub(crate) fn new(agreement: &Arc<Agreement>, listener: PeerCredentials, now: Instant) -> Option<Self> {
         listener.pid?;
-        let until = now.checked_add(agreement.keepalive)?;
+        let until = now.checked_add(agreement.keepalive.min(LONGEST))?;
         Some(Self { agreement: Arc::clone(agreement), listener, until })
     }
 
     pub(crate) const fn agreement(&self) -> &Arc<Agreement> {
         &self.agreement
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place::new(Party::Backend, &self.agreement.backend_pipe)
     }
 
     /// Whether the process that listens now is the one that did then.
@@ -46,8 +59,9 @@ pub(crate) struct Memory(Arc<Mutex<Option<Known>>>);
 
 impl Memory {
     pub(crate) fn recall(&self, now: Instant) -> Option<Known> {
-        self.lock().take_if(|known| known.until <= now);
-        self.lock().clone()
+        let mut known = self.lock();
+        known.take_if(|known| known.until <= now);
+        known.clone()
     }
 
     pub(crate) fn remember(&self, known: Option<Known>) {
@@ -68,14 +82,13 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     use broker_protocol::{Capabilities, ConnectionId};
     use broker_transport::peer::UserId;
 
     use super::*;
 
-    const KEEPALIVE: Duration = Duration::from_secs(60);
+    const KEEPALIVE: Duration = Duration::from_secs(10);
 
     fn agreement(keepalive: Duration) -> Arc<Agreement> {
         Arc::new(Agreement {
@@ -105,6 +118,16 @@ mod tests {
     }
 
     #[test]
+    fn no_keepalive_makes_a_client_silent_for_longer_than_half_a_minute() {
+        for keepalive in [LONGEST, LONGEST + Duration::from_nanos(1), Duration::MAX] {
+            let (memory, now) = (Memory::default(), Instant::now());
+            memory.remember(Known::new(&agreement(keepalive), listener(7), now));
+            assert!(memory.recall(now + LONGEST - Duration::from_nanos(1)).is_some());
+            assert!(memory.recall(now + LONGEST).is_none());
+        }
+    }
+
+    #[test]
     fn only_the_process_that_listened_then_will_do() {
         let known = Known::new(&agreement(KEEPALIVE), listener(7), Instant::now()).unwrap();
         assert!(known.is_served_by(listener(7)));
@@ -112,10 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_of_a_process_without_an_id_or_a_time_without_an_end() {
-        let now = Instant::now();
-        assert!(Known::new(&agreement(KEEPALIVE), listener(0), now).is_none());
-        assert!(Known::new(&agreement(Duration::MAX), listener(7), now).is_none());
+    fn nothing_is_remembered_of_a_process_without_an_id() {
+        assert!(Known::new(&agreement(KEEPALIVE), listener(0), Instant::now()).is_none());
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! The async session.
 
+use std::time::Duration;
+
 use broker_protocol::PayloadProtocol;
 use broker_protocol::bytes::Bytes;
 use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_transport::stream::Stream;
-use std::time::Duration;
 
 use crate::agreement::Agreement;
 use crate::connector::{Connector, SessionError};
 use crate::conversation::{Conversation, Origin, RequestError};
 use crate::link::{Party, Place};
+use crate::memory::KNOWN_DIAL_LIMIT;
 use crate::negotiation::Negotiation;
 
 /// An open connection to a backend, on tokio; [`blocking::Session`](crate::blocking::Session) is its
@@ -32,8 +34,7 @@ impl Session {
         let attempt = connector.begin()?;
         let limit = attempt.limit;
         if let Some(known) = attempt.known() {
-            let place = Place::new(Party::Backend, &known.agreement().backend_pipe);
-            let dialled = limit.bound(place, place.dial()).await;
+            let dialled = limit.share(KNOWN_DIAL_LIMIT).bound(known.place(), known.place().dial()).await;
             if let Some((stream, conversation)) = attempt.resume(&known, dialled) {
                 return Ok(Self { stream, conversation });
             }
@@ -53,8 +54,9 @@ impl Session {
     /// Sends a request and waits for its response, at most for the session's timeout; the request
     /// carries that as its deadline. Request and response have at most 16 MiB each.
     ///
-    /// Events that come before the response are passed over. Not cancel-safe: a session whose request
-    /// was dropped half-way is over.
+    /// Events that come before the response are passed over. The request is sent whole before anything
+    /// is read: a backend that writes much before it has read all of it makes both wait until the time is
+    /// over. Not cancel-safe: a session whose request was dropped half-way is over.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -63,19 +65,20 @@ impl Session {
         lane: PayloadProtocol,
         payload: impl Into<Bytes>,
     ) -> Result<Bytes, RequestError> {
-        let asked = self.conversation.begin(lane, payload.into())?;
-        let (stream, place) = (&self.stream, self.conversation.place());
+        let mut asked = self.conversation.begin(lane, payload.into())?;
+        let (stream, place, limit) = (&self.stream, self.conversation.place(), asked.limit);
         let ask = async {
-            place.send(stream, &asked.bytes, asked.limit).await?;
+            place.send(stream, &asked.take_bytes(), limit).await?;
             loop {
-                let body = place.receive::<RequestError>(stream, MAX_FRAME_BODY, asked.limit).await?;
+                let body = place.receive::<RequestError>(stream, MAX_FRAME_BODY, limit).await?;
                 if let Some(answer) = asked.answer(body).map_err(|fault| place.broken(fault))? {
                     return Ok(answer);
                 }
             }
         };
-        let answer = asked.limit.bound(place, ask).await;
-        self.conversation.conclude(answer)
+        let answer = limit.bound::<Bytes, RequestError>(place, ask).await?;
+        self.conversation.conclude(asked);
+        Ok(answer)
     }
 
     /// What was agreed upon with the broker; in a session from [memory](Origin::Memory), by an earlier
@@ -94,8 +97,9 @@ impl Session {
         self.conversation.set_timeout(timeout);
     }
 
-    /// The connection itself, for a service that speaks another protocol than frames.
-    pub fn into_stream(self) -> Stream {
-        self.stream
+    /// The connection itself, for a service that speaks another protocol than frames; none where a
+    /// request was not answered, as its connection may stand in the middle of a frame.
+    pub fn into_stream(self) -> Option<Stream> {
+        self.conversation.is_open().then_some(self.stream)
     }
 }

@@ -6,13 +6,14 @@ mod fake;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker_client::{
     Capabilities, Connector, ExchangeError, HelloError, Origin, Party, PayloadProtocol, RefusedKind,
     ReplyFault, RequestError, SessionError,
 };
 use broker_transport::frame_io::FrameFault;
+use broker_transport::listener::{BindOptions, BoundSocket};
 use broker_transport::stream::ConnectErrorKind;
 
 use fake::bytes::{Response, number, text};
@@ -27,21 +28,36 @@ const MOMENT: Duration = Duration::from_millis(20);
 
 /// A broker that names the backend at `endpoint`, to be kept for `keepalive_secs`.
 fn broker_naming(endpoint: PathBuf, keepalive_secs: u64) -> FakeServer {
-    FakeServer::replying(move |request| {
-        let fields = [
-            number(1, 1),
-            text(2, "1.2.4"),
-            text(3, endpoint.to_str().unwrap()),
-            number(6, keepalive_secs),
-            number(8, 77),
-        ];
-        Response::new(CONTROL, request.id(), text(1, fields.concat())).bytes()
-    })
+    FakeServer::replying(move |request| negotiated(request, &endpoint, keepalive_secs))
 }
 
 /// The valid answer of a backend: the request's payload, on its lane.
 fn echo(request: &Request) -> Response {
     Response::new(request.frame.number(3), request.id(), request.frame.text(4).to_vec())
+}
+
+/// A broker that names one backend after the other.
+fn broker_naming_in_turn(endpoints: [PathBuf; 2]) -> FakeServer {
+    let hellos = AtomicUsize::new(0);
+    FakeServer::replying(move |request| {
+        negotiated(request, &endpoints[hellos.fetch_add(1, Ordering::Relaxed)], 1_800)
+    })
+}
+
+fn negotiated(request: &Request, endpoint: &Path, keepalive_secs: u64) -> Vec<u8> {
+    let fields = [
+        number(1, 1),
+        text(2, "1.2.4"),
+        text(3, endpoint.to_str().unwrap()),
+        number(6, keepalive_secs),
+        number(8, 77),
+    ];
+    Response::new(CONTROL, request.id(), text(1, fields.concat())).bytes()
+}
+
+fn unix_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since_epoch.as_millis()).unwrap()
 }
 
 /// A backend, and a broker that names it.
@@ -100,11 +116,13 @@ fn a_request_says_until_when_it_is_waited_for() {
         let mut session = half.connect(&scene.connector()).unwrap();
         session.request(LANE, "for ever").unwrap();
         session.set_timeout(Duration::from_secs(60));
+        let before = unix_ms();
         session.request(LANE, "a minute").unwrap();
         let deadlines: Vec<_> =
             scene.backend.requests().iter().map(|request| request.frame.number(7)).collect();
-        assert_eq!(deadlines[0], u64::MAX);
-        assert!((1_700_000_000_000..u64::MAX).contains(&deadlines[1]), "{deadlines:?}");
+        assert_eq!(deadlines[0], 0, "none");
+        // It is cut to a whole millisecond.
+        assert!((before + 59_999..=unix_ms() + 60_000).contains(&deadlines[1]), "{before} {deadlines:?}");
     }
 }
 
@@ -142,13 +160,7 @@ fn when_the_backend_is_gone_the_broker_is_asked_for_the_next() {
     for half in HALVES {
         let first = FakeServer::conversing(|request| echo(request).bytes());
         let second = FakeServer::conversing(|request| echo(request).bytes());
-        let endpoints = [first.endpoint(), second.endpoint()];
-        let hellos = AtomicUsize::new(0);
-        let broker = FakeServer::replying(move |request| {
-            let endpoint = endpoints[hellos.fetch_add(1, Ordering::Relaxed)].to_str().unwrap();
-            let fields = [number(1, 1), text(2, "1.2.4"), text(3, endpoint), number(6, 1_800), number(8, 77)];
-            Response::new(CONTROL, request.id(), text(1, fields.concat())).bytes()
-        });
+        let broker = broker_naming_in_turn([first.endpoint(), second.endpoint()]);
         let connector = Connector::new(hello()).broker(broker.endpoint());
         assert_eq!(half.connect(&connector).unwrap().agreement().backend_pipe, first.endpoint());
         drop(first);
@@ -157,6 +169,36 @@ fn when_the_backend_is_gone_the_broker_is_asked_for_the_next() {
         assert_eq!(session.agreement().backend_pipe, second.endpoint());
         assert_eq!(session.request(LANE, "you?").unwrap(), "you?");
         assert_eq!(half.connect(&connector).unwrap().origin(), Origin::Memory);
+    }
+}
+
+#[test]
+fn a_backend_that_takes_no_connection_is_not_waited_for_before_the_broker_is_asked() {
+    for half in HALVES {
+        let place = tempfile::tempdir().unwrap();
+        let full = place.path().join("full.sock");
+        // One place in its queue, and nobody who ever takes a connection out of it.
+        let options = BindOptions { backlog: 0, ..BindOptions::default() };
+        let _listener = BoundSocket::bind(&full, &options).unwrap();
+        let second = FakeServer::conversing(|request| echo(request).bytes());
+        let broker = broker_naming_in_turn([full.clone(), second.endpoint()]);
+        let connector = Connector::new(hello()).broker(broker.endpoint());
+        let _first = half.connect(&connector).unwrap();
+        let next = half.connect(&connector).unwrap();
+        assert_eq!((next.origin(), &next.agreement().backend_pipe), (Origin::Broker, &second.endpoint()));
+    }
+}
+
+#[test]
+fn who_asks_another_broker_does_not_use_what_the_first_one_said() {
+    for half in HALVES {
+        let (one, other) = (Scene::echoing(), Scene::echoing());
+        let connector = one.connector();
+        half.connect(&connector).unwrap();
+        let session = half.connect(&connector.clone().broker(other.broker.endpoint())).unwrap();
+        let endpoint = &session.agreement().backend_pipe;
+        assert_eq!((session.origin(), endpoint), (Origin::Broker, &other.backend.endpoint()));
+        assert_eq!(half.connect(&connector).unwrap().origin(), Origin::Memory, "the first one still does");
     }
 }
 
@@ -190,25 +232,29 @@ fn a_response_that_breaks_the_protocol_ends_the_session_and_the_broker_is_asked_
 
 #[test]
 fn a_backend_that_closes_or_hangs_ends_the_session() {
-    type Case = (fn() -> FakeServer, fn(&ExchangeError) -> bool);
+    type Case = (fn() -> FakeServer, Duration, fn(&ExchangeError) -> bool);
     let cases: [Case; 2] = [
         (
             || FakeServer::replying(|_| vec![]),
+            Duration::MAX,
             |error| matches!(error, ExchangeError::Closed { party: Party::Backend, .. }),
         ),
         (
             || FakeServer::stalling(|_| vec![]),
+            MOMENT,
             |error| matches!(error, ExchangeError::TimedOut { party: Party::Backend, after: MOMENT, .. }),
         ),
     ];
     for half in HALVES {
-        for (backend, is_expected) in cases {
+        for (backend, timeout, is_expected) in cases {
             let scene = Scene::with(backend());
             let mut session = half.connect(&scene.connector()).unwrap();
-            session.set_timeout(MOMENT);
+            session.set_timeout(timeout);
             let error = session.request(LANE, "payload").unwrap_err();
             assert!(matches!(&error, RequestError::Exchange(error) if is_expected(error)), "{error}");
             assert!(matches!(session.request(LANE, "more"), Err(RequestError::Over)));
+            assert!(session.into_stream_is_none(), "it may stand in the middle of a frame");
+            assert_eq!(half.connect(&scene.connector()).unwrap().origin(), Origin::Broker);
         }
     }
 }
@@ -230,14 +276,15 @@ fn events_before_a_response_are_passed_over() {
 #[test]
 fn endless_events_are_not_waited_through() {
     for half in HALVES {
-        // No response among them, and then silence.
-        let scene = Scene::with(FakeServer::stalling(|request| {
+        // No response among them, as long as there is somebody to read them.
+        let scene = Scene::with(FakeServer::flooding(|request| {
             Response { kind: 2, ..echo(request) }.bytes().repeat(1_000)
         }));
         let mut session = half.connect(&scene.connector()).unwrap();
         session.set_timeout(MOMENT);
         let error = session.request(LANE, "payload").unwrap_err();
-        assert!(matches!(error, RequestError::Exchange(ExchangeError::TimedOut { .. })), "{error}");
+        let RequestError::Exchange(ExchangeError::TimedOut { after, .. }) = error else { panic!("{error}") };
+        assert_eq!(after, MOMENT);
     }
 }
 
@@ -335,10 +382,13 @@ fn a_request_that_is_dropped_half_way_ends_the_session() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let scene = Scene::with(FakeServer::stalling(|_| vec![]));
-        let mut session = broker_client::Session::connect(&scene.connector()).await.unwrap();
+        let connector = scene.connector();
+        let mut session = broker_client::Session::connect(&connector).await.unwrap();
         let dropped = tokio::time::timeout(MOMENT, session.request(LANE, "payload")).await;
         assert!(dropped.is_err());
         assert!(matches!(session.request(LANE, "more").await, Err(RequestError::Over)));
+        let next = broker_client::Session::connect(&connector).await.unwrap();
+        assert_eq!(next.origin(), Origin::Broker, "whoever hangs is not tried again");
     });
 }
 

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener};
 use broker_transport::stream::{BlockingStream, ConnectErrorKind, Stream};
@@ -68,7 +70,7 @@ fn a_live_socket_with_a_full_queue_is_not_stolen() {
     let _live = BoundSocket::bind(&path, &BindOptions { backlog: 0, mode: 0o600 }).unwrap();
     let _waiting = BlockingStream::connect(&path, None).unwrap();
     assert!(matches!(bind(&path), Err(BindError::InUse { .. })));
-    let busy = BlockingStream::connect(&path, Some(std::time::Duration::from_millis(1))).unwrap_err();
+    let busy = BlockingStream::connect(&path, Some(Duration::from_millis(1))).unwrap_err();
     assert_eq!(busy.kind, ConnectErrorKind::Busy);
 }
 
@@ -174,7 +176,25 @@ async fn a_failed_connect_says_why() {
 #[test]
 fn a_blocking_read_ends_with_its_deadline() {
     let (near, _far) = BlockingStream::pair().unwrap();
-    let deadline = Some(std::time::Instant::now() + std::time::Duration::from_millis(1));
+    let deadline = Some(Instant::now() + Duration::from_millis(1));
     let error = near.read_before(&mut [0; 1], deadline).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_blocking_send_ends_with_its_deadline_though_the_peer_reads_on_slowly() {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let (near, mut far) = BlockingStream::pair().unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 70_000];
+        // All of it would take it ten seconds, of which no single pause is as long as the limit.
+        while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+            let _ = far.read(&mut buffer).unwrap();
+        }
+    });
+    let outcome = near.send_all_before(&vec![0; 200 * 70_000], Some(Instant::now() + 4 * PAUSE));
+    assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    drop((near, stop));
+    reader.join().unwrap();
 }

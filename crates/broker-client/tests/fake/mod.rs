@@ -17,6 +17,7 @@ use broker_transport::listener::{BindOptions, BoundSocket, Listener};
 use broker_transport::stream::Stream;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use bytes::Fields;
 
@@ -51,6 +52,8 @@ enum Manner {
     Reply(Script),
     /// The same, but the connection stays open.
     Stall(Script),
+    /// A request is read, and the script's bytes are sent over and over until the client has left.
+    Flood(Script),
     /// The bytes are sent and the connection is closed, without a byte being read.
     Unread(Vec<u8>),
     /// Requests are read and the script's bytes are sent until the client has enough.
@@ -75,6 +78,11 @@ impl FakeServer {
     /// Answers each request with what `script` makes of it, and leaves the connection open.
     pub(crate) fn stalling(script: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::start(Manner::Stall(Box::new(script)))
+    }
+
+    /// Sends what `script` makes of a request again and again.
+    pub(crate) fn flooding(script: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start(Manner::Flood(Box::new(script)))
     }
 
     /// Sends `bytes` on each connection without reading from it, and closes.
@@ -157,8 +165,16 @@ impl Drop for FakeServer {
 async fn serve(socket: BoundSocket, manner: Manner, heard: &Heard, accepted: &AtomicUsize) {
     let listener = Listener::from_bound(socket).unwrap();
     let mut open = Vec::new();
+    let mut conversations = JoinSet::new();
     loop {
-        let stream = listener.accept().await.unwrap().stream;
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted.unwrap().stream,
+            Some(ended) = conversations.join_next() => {
+                // A script that panicked is the test's failure.
+                ended.unwrap();
+                continue;
+            }
+        };
         accepted.fetch_add(1, Ordering::Relaxed);
         match &manner {
             Manner::Reply(script) => drop(reply(&stream, script, heard).await),
@@ -166,9 +182,14 @@ async fn serve(socket: BoundSocket, manner: Manner, heard: &Heard, accepted: &At
                 reply(&stream, script, heard).await;
                 open.push(stream);
             }
+            Manner::Flood(script) => {
+                if let Some(bytes) = reply(&stream, script, heard).await {
+                    while stream.send_all(&bytes).await.is_ok() {}
+                }
+            }
             Manner::Converse(script) => {
                 let (script, heard) = (Arc::clone(script), Arc::clone(heard));
-                tokio::task::spawn(async move { while reply(&stream, &script, &heard).await.is_some() {} });
+                conversations.spawn(async move { while reply(&stream, &script, &heard).await.is_some() {} });
             }
             // Whoever sent a request meanwhile need not be there any more.
             Manner::Unread(bytes) => drop(stream.send_all(bytes).await),
@@ -176,14 +197,15 @@ async fn serve(socket: BoundSocket, manner: Manner, heard: &Heard, accepted: &At
     }
 }
 
-/// Answers the next request; none where the client has left without one.
-async fn reply(stream: &Stream, script: &Script, heard: &Heard) -> Option<()> {
+/// Answers the next request, and gives the answer; none where the client has left.
+async fn reply(stream: &Stream, script: &Script, heard: &Heard) -> Option<Vec<u8>> {
     let body = read_frame_body(stream, 65_536).await.ok()?;
     let request = Request { frame: Fields::parse(&body) };
     let bytes = script(&request);
     heard.lock().unwrap().push(request);
     // A client that has seen enough may be gone.
-    stream.send_all(&bytes).await.ok()
+    stream.send_all(&bytes).await.ok()?;
+    Some(bytes)
 }
 
 fn runtime() -> Runtime {

@@ -85,6 +85,15 @@ impl Session {
         }
     }
 
+    /// Whether nothing is left of the session.
+    pub(crate) fn into_stream_is_none(self) -> bool {
+        match self.kind {
+            Kind::Blocking(session) => session.into_stream().is_none(),
+            #[cfg(feature = "tokio")]
+            Kind::Async(session) => session.into_stream().is_none(),
+        }
+    }
+
     /// What is left of the session: a connection that is asked by hand, and its answer.
     pub(crate) fn ask_by_hand(self, bytes: &[u8], answer: &mut [u8]) {
         match self.kind {
@@ -97,7 +106,7 @@ impl Session {
             #[cfg(feature = "tokio")]
             Kind::Async(session) => self.runtime.block_on(async {
                 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                let mut stream = session.into_stream();
+                let mut stream = session.into_stream().unwrap();
                 stream.write_all(bytes).await.unwrap();
                 stream.read_exact(answer).await.unwrap();
             }),

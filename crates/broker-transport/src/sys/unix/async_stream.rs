@@ -204,14 +204,8 @@ impl Stream {
         buffer: &mut [u8],
         max_descriptors: usize,
     ) -> Result<Received, FdPassError> {
-        self.attempt(Interest::READABLE, || {
-            match socket::receive(self.socket.as_fd(), &mut *buffer, max_descriptors) {
-                Ok(received) => Ok(Ok(received)),
-                Err(FdPassError::Io(error)) => Err(error),
-                Err(error) => Ok(Err(error)),
-            }
-        })
-        .await?
+        let socket = self.socket.as_fd();
+        self.attempt(Interest::READABLE, || socket::receive(socket, &mut *buffer, max_descriptors)).await?
     }
 
     async fn attempt<T>(&self, interest: Interest, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -7,14 +7,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SocketAddrUnix,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix,
 };
 
 use super::super::os;
@@ -78,19 +79,38 @@ fn kind(errno: Errno) -> ConnectErrorKind {
     }
 }
 
-/// One read.
+/// One read; waits where the socket's mode says so.
 pub(crate) fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     uninterrupted(|| rustix::io::read(socket, &mut *buffer))
 }
 
-/// One write, with descriptors on its first byte.
+/// One read that does not wait, whatever the socket's mode.
+pub(crate) fn read_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| Ok(rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT)?.0))
+}
+
+/// One write, with descriptors on its first byte; waits where the socket's mode says so.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
+    send_with(os::socket::SEND_FLAGS, socket, bytes, descriptors)
+}
+
+/// One write that does not wait, whatever the socket's mode.
+pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    send_with(os::socket::SEND_FLAGS.union(SendFlags::DONTWAIT), socket, bytes, &[])
+}
+
+fn send_with(
+    flags: SendFlags,
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
     if descriptors.is_empty() {
-        return uninterrupted(|| rustix::net::send(socket, bytes, os::socket::SEND_FLAGS));
+        return uninterrupted(|| rustix::net::send(socket, bytes, flags));
     }
     uninterrupted(|| {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -98,21 +118,33 @@ pub(crate) fn send(
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(Errno::TOOMANYREFS);
         }
-        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, os::socket::SEND_FLAGS)
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
     })
 }
 
-/// One read, with the descriptors that ride on it.
+/// One read that does not wait, with the descriptors that ride on it. The outer error is the system's
+/// own, such as that nothing is there.
 pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    max_descriptors: usize,
+) -> io::Result<Result<Received, FdPassError>> {
+    match receive_message(socket, buffer, max_descriptors) {
+        Err(FdPassError::Io(error)) => Err(error),
+        outcome => Ok(outcome),
+    }
+}
+
+fn receive_message(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     max_descriptors: usize,
 ) -> Result<Received, FdPassError> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = uninterrupted(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, os::socket::RECV_FLAGS)
-    })?;
+    let flags = os::socket::RECV_FLAGS.union(RecvFlags::DONTWAIT);
+    let message =
+        uninterrupted(|| rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags))?;
     let mut descriptors = Vec::new();
     for ancillary in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = ancillary {
@@ -129,6 +161,42 @@ pub(crate) fn receive(
         os::socket::secure_received(descriptor)?;
     }
     Ok(Received { len: message.bytes, descriptors })
+}
+
+/// What `call` comes to, which does not wait itself: this waits for it, until the deadline.
+///
+/// Not by the socket's own timeouts: they start anew with each part of a write that finds room, and end
+/// late by what the kernel's coarse timers allow themselves.
+pub(crate) fn before<T>(
+    deadline: Option<Instant>,
+    socket: BorrowedFd<'_>,
+    events: PollFlags,
+    mut call: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        let left = time_left(deadline)?;
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(socket, events, left)?,
+            result => return result,
+        }
+    }
+}
+
+fn time_left(deadline: Option<Instant>) -> io::Result<Option<Duration>> {
+    match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+        Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// Waits for one of the events, the peer's end, or a signal; at most for as long as is left.
+fn wait(socket: BorrowedFd<'_>, events: PollFlags, left: Option<Duration>) -> io::Result<()> {
+    // A time that is too long for the kernel is as good as none.
+    let left = left.and_then(|left| Timespec::try_from(left).ok());
+    match rustix::event::poll(&mut [PollFd::new(&socket, events)], left.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn uninterrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {

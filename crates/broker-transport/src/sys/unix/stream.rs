@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::super::os;
@@ -102,23 +103,24 @@ impl BlockingStream {
         Ok(set_socket_timeout(&self.socket, Timeout::Send, at_least_a_moment(timeout))?)
     }
 
-    /// One read that waits no longer than the deadline. Sets the read timeout.
+    /// One read that waits no longer than the deadline, whatever the read timeout.
     ///
     /// # Errors
     /// Kind `TimedOut` after the deadline.
     pub fn read_before(&self, buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
-        self.set_read_timeout(time_left(deadline)?)?;
-        socket::read(self.socket.as_fd(), buffer).map_err(timed_out)
+        let socket = self.socket.as_fd();
+        socket::before(deadline, socket, PollFlags::IN, || socket::read_now(socket, buffer))
     }
 
-    /// Writes everything, and waits no longer than the deadline. Sets the write timeout.
+    /// Writes everything, and waits no longer than the deadline, however slowly the peer reads and
+    /// whatever the write timeout.
     ///
     /// # Errors
     /// Kind `TimedOut` after the deadline; part of the bytes may be sent.
     pub fn send_all_before(&self, mut bytes: &[u8], deadline: Option<Instant>) -> io::Result<()> {
+        let socket = self.socket.as_fd();
         while !bytes.is_empty() {
-            self.set_write_timeout(time_left(deadline)?)?;
-            let sent = socket::send(self.socket.as_fd(), bytes, &[]).map_err(timed_out)?;
+            let sent = socket::before(deadline, socket, PollFlags::OUT, || socket::send_now(socket, bytes))?;
             bytes = &bytes[sent..];
         }
         Ok(())
@@ -134,24 +136,14 @@ impl BlockingStream {
         max_descriptors: usize,
         deadline: Option<Instant>,
     ) -> Result<Received, FdPassError> {
-        self.set_read_timeout(time_left(deadline)?)?;
-        socket::receive(self.socket.as_fd(), buffer, max_descriptors).map_err(|error| match error {
-            FdPassError::Io(error) => FdPassError::Io(timed_out(error)),
-            error => error,
-        })
+        let socket = self.socket.as_fd();
+        socket::before(deadline, socket, PollFlags::IN, || socket::receive(socket, buffer, max_descriptors))?
     }
 }
 
 /// The kernel takes a timeout of 0 for none at all.
 fn at_least_a_moment(timeout: Option<Duration>) -> Option<Duration> {
     timeout.map(|timeout| timeout.max(Duration::from_micros(1)))
-}
-
-fn time_left(deadline: Option<Instant>) -> io::Result<Option<Duration>> {
-    match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-        Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
 }
 
 /// A socket timeout shows as `EAGAIN`.
