@@ -4,10 +4,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use broker_benches::{Handler, Scale, handler, peer, request_body, request_body_for};
+use broker_benches::{Scale, answer, handler, now, peer, request, request_body, request_body_for, settle};
 use broker_core::admission::{PeerKey, RateLimit, RateLimiter};
-use broker_core::hello::{BackendHandoff, HelloRequest, Reply, Request};
-use broker_core::time::{Monotonic, Now, UnixMillis};
+use broker_core::hello::BackendHandoff;
+use broker_core::time::Monotonic;
 use broker_protocol::bytes::BytesMut;
 use broker_protocol::{FrameDecoder, FrameView, HelloView, Version};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -19,27 +19,6 @@ const SCALES: [Scale; 4] = [
     Scale { services: 100_000, peers: 1 },
     Scale { services: 1, peers: 65_536 },
 ];
-
-fn now() -> Now {
-    Now::new(Monotonic::from_nanos(1), UnixMillis::new(1_700_000_000_000))
-}
-
-fn request(body: &[u8]) -> HelloRequest<'_> {
-    match Request::decode(body) {
-        Ok(Request::Hello(request)) => request,
-        other => panic!("the fixture is a Hello, not {other:?}"),
-    }
-}
-
-/// Gives the token's place back, as an acknowledgement would.
-fn settle(handler: &mut Handler, reply: Reply) {
-    match reply {
-        Reply::Negotiated(negotiation) if negotiation.token.is_some() => {
-            handler.handoffs().revoke(negotiation.connection_id);
-        }
-        other => panic!("expected an agreement with a token, got {other:?}"),
-    }
-}
 
 fn decide(criterion: &mut Criterion) {
     let body = request_body();
@@ -84,20 +63,21 @@ fn decide(criterion: &mut Criterion) {
 /// but what fits there anyway.
 fn spread(criterion: &mut Criterion) {
     const SERVICES: usize = 100_000;
-    const PEERS: u32 = 65_000;
+    const PEERS: u32 = 64_000;
     let scale = Scale { services: SERVICES, peers: PEERS };
     let mut handler = handler(BackendHandoff::DialOnly, scale);
     let bodies: Vec<_> = (1..SERVICES).map(|number| request_body_for(&format!("other-{number}"))).collect();
     let mut out = Vec::new();
     let mut turn = 0usize;
     criterion.bench_function(
-        "every Hello another of 100,000 services and 65,000 peers/bytes to bytes",
+        "every Hello another of 100,000 services and 64,000 peers/bytes to bytes",
         |bencher| {
             bencher.iter(|| {
                 // Steps that are prime to the counts visit all of them, far apart.
                 turn = turn.wrapping_add(1);
                 let body = &bodies[turn.wrapping_mul(61_987) % bodies.len()];
-                let peer = PeerKey::new(1000, Some(5_000 + (turn.wrapping_mul(40_503) % 64_000) as u32));
+                let peer =
+                    PeerKey::new(1000, Some(5_000 + (turn.wrapping_mul(40_503) % PEERS as usize) as u32));
                 out.clear();
                 handler.handle_frame(now(), peer, black_box(body), &mut out);
             });
@@ -144,18 +124,11 @@ fn allocations(_: &mut Criterion) {
     for (name, handoff) in [("plain", BackendHandoff::DialOnly), ("with a token", BackendHandoff::Accepts)] {
         let mut handler = handler(handoff, Scale::SMALL);
         let mut out = Vec::new();
-        let mut answer = |handler: &mut Handler| {
-            let request = request(&body);
-            let reply = handler.handle_request(now(), peer(), &request);
-            out.clear();
-            reply.encode(&request.echo, &mut out);
-            if handoff == BackendHandoff::Accepts {
-                settle(handler, reply);
-            }
-        };
         const HELLOS: u64 = 1_000;
-        (0..HELLOS).for_each(|_| answer(&mut handler));
-        let counted = allocation_counter::measure(|| (0..HELLOS).for_each(|_| answer(&mut handler)));
+        (0..HELLOS).for_each(|_| answer(&mut handler, &body, &mut out));
+        let counted = allocation_counter::measure(|| {
+            (0..HELLOS).for_each(|_| answer(&mut handler, &body, &mut out));
+        });
         println!("  {name}: {} in {HELLOS} Hellos, {} bytes", counted.count_total, counted.bytes_total);
     }
 }

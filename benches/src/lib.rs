@@ -1,6 +1,6 @@
 //! What the benches share: a negotiation that is ready to be asked, and load on servers.
 
-#![allow(clippy::expect_used, reason = "the fixtures are constants")]
+#![allow(clippy::expect_used, clippy::panic, reason = "the fixtures are constants")]
 
 #[cfg(unix)]
 pub mod load;
@@ -8,9 +8,9 @@ pub mod load;
 use broker_core::admission::{PeerKey, RateLimit};
 use broker_core::entropy::{BlockEntropy, SeededEntropy};
 use broker_core::handoff::HandoffLimits;
-use broker_core::hello::{BackendHandoff, HelloConfig, HelloHandler};
+use broker_core::hello::{BackendHandoff, HelloConfig, HelloHandler, HelloRequest, Reply, Request};
 use broker_core::services::Definition;
-use broker_core::time::Now;
+use broker_core::time::{Monotonic, Now, UnixMillis};
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, Hello, ServiceDefinition};
 use broker_protocol::{Capabilities, PayloadProtocol, Version};
@@ -92,6 +92,46 @@ pub fn request_body_for(service: &str) -> Vec<u8> {
     frame.encode_to_vec()
 }
 
+/// The moment at which everything here is asked.
+pub const fn now() -> Now {
+    Now::new(Monotonic::from_nanos(1), UnixMillis::new(1_700_000_000_000))
+}
+
+/// The Hello in a request's body.
+///
+/// # Panics
+/// There is none.
+pub fn request(body: &[u8]) -> HelloRequest<'_> {
+    match Request::decode(body) {
+        Ok(Request::Hello(request)) => request,
+        other => panic!("the fixture is a Hello, not {other:?}"),
+    }
+}
+
+/// Gives a token's place back, as an acknowledgement would.
+///
+/// # Panics
+/// The reply is no agreement.
+pub fn settle(handler: &mut Handler, reply: Reply) {
+    match reply {
+        Reply::Negotiated(negotiation) => {
+            if negotiation.token.is_some() {
+                handler.handoffs().revoke(negotiation.connection_id);
+            }
+        }
+        other => panic!("expected an agreement, got {other:?}"),
+    }
+}
+
+/// From a request's body to the whole reply in `out`, and the place of its token given back.
+pub fn answer(handler: &mut Handler, body: &[u8], out: &mut Vec<u8>) {
+    let request = request(body);
+    let reply = handler.handle_request(now(), peer(), &request);
+    out.clear();
+    reply.encode(&request.echo, out);
+    settle(handler, reply);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,12 +151,11 @@ mod tests {
     fn a_hello_allocates_nothing_once_there_is_a_buffer_for_the_reply() {
         for handoff in [BackendHandoff::DialOnly, BackendHandoff::Accepts] {
             let (mut handler, body) = (handler(handoff, Scale::SMALL), request_body());
-            let mut answer = Vec::with_capacity(1_024);
-            // A peer's first Hello makes it known.
-            handler.handle_frame(Now::default(), peer(), &body, &mut answer);
+            let mut out = Vec::with_capacity(1_024);
+            // The first one makes its peer known.
+            answer(&mut handler, &body, &mut out);
             let counted = allocation_counter::measure(|| {
-                answer.clear();
-                handler.handle_frame(Now::default(), peer(), &body, &mut answer);
+                (0..10_000).for_each(|_| answer(&mut handler, &body, &mut out));
             });
             assert_eq!(counted.count_total, 0, "{handoff:?}");
         }

@@ -144,6 +144,17 @@ fn the_demo_shows_a_whole_round_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_demo_says_at_once_when_clients_are_kept_from_brokers() {
+    let world = World::new();
+    for (value, code, said) in [("1", 1, "env -u RUNNING_PROCESS_DISABLE"), ("no", 2, "\"no\"")] {
+        let shown =
+            broker_tests::Finished::of(world.brokerd(&["demo"]).env("RUNNING_PROCESS_DISABLE", value));
+        assert_eq!((shown.code(), shown.stdout.as_str()), (code, ""), "{shown:?}");
+        assert!(shown.stderr.contains(said), "{shown:?}");
+    }
+}
+
+#[test]
 fn a_wrong_command_line_is_a_usage_error() {
     let world = World::new();
     for arguments in [

@@ -2,11 +2,14 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
+use std::time::Instant;
+
 use broker_client::{
     Connector, ExchangeError, Hello, HelloError, Origin, PayloadProtocol, RefusedKind, RequestError, Session,
     SessionError, blocking,
 };
-use broker_tests::{Daemon, Finished, World};
+use broker_tests::{Daemon, Finished, PATIENCE, World};
+use rustix::process::Signal;
 
 const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
 
@@ -65,7 +68,9 @@ fn a_backend_that_dies_ends_its_sessions_and_the_next_one_gets_another() {
     assert!(broker_tests::has_died(dead));
 
     // The broker hears of the death by itself; until then it may still name the dead backend.
+    let deadline = Instant::now() + PATIENCE;
     let mut next = loop {
+        assert!(Instant::now() < deadline, "the broker still names the dead one");
         match blocking::Session::connect(&connector) {
             Ok(session) => break session,
             Err(SessionError::Backend(_)) => {}
@@ -86,29 +91,26 @@ fn an_endpoint_that_another_process_has_taken_over_is_not_used_without_a_hello()
     std::fs::create_dir_all(world.path("own")).unwrap();
     let endpoint = world.path("own/e.sock");
     let run = || {
-        let child = world
-            .command(&World::program("echo-backend"))
-            .args(["--endpoint", endpoint.to_str().unwrap()])
-            .spawn()
-            .unwrap();
+        let mut backend = world.command(&World::program("echo-backend"));
+        let backend = Daemon::spawn(backend.args(["--endpoint", endpoint.to_str().unwrap()]));
+        let deadline = Instant::now() + PATIENCE;
         while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
+            assert!(Instant::now() < deadline, "it does not listen");
             std::thread::yield_now();
         }
-        child
+        backend
     };
     let mut registered = run();
     let option = format!("service=cache,version=1.2.3,endpoint={}", endpoint.display());
     let _broker = world.serve(&["--backend", &option]);
     let connector = Connector::new(hello()).broker(world.socket());
     let mut session = blocking::Session::connect(&connector).unwrap();
-    assert_eq!(pid_behind(&mut session), registered.id());
+    assert_eq!(pid_behind(&mut session), registered.pid());
     assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Memory);
 
-    registered.kill().unwrap();
-    registered.wait().unwrap();
+    registered.signal(Signal::KILL);
+    assert_eq!(registered.wait(), None);
     // In another version, for all the client knows.
-    let mut successor = run();
+    let _successor = run();
     assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Broker);
-    successor.kill().unwrap();
-    successor.wait().unwrap();
 }

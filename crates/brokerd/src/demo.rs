@@ -8,7 +8,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_backend::{Backend, Request, StopRequests};
-use broker_client::{Connector, Hello, HelloError, PayloadProtocol, ServiceName, Version, blocking};
+use broker_client::{
+    Connector, DISABLE_VARIABLE, Hello, HelloError, PayloadProtocol, ServiceName, SessionError, Version,
+    blocking, broker_is_enabled,
+};
 use broker_protocol::wire::{AdminRequest, AdminVerb};
 use broker_transport::endpoint;
 
@@ -40,6 +43,14 @@ impl Drop for Stage {
 
 /// Shows the round.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
+    match broker_is_enabled() {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(Failure::refused(SessionError::Disabled)
+                .next(format!("env -u {DISABLE_VARIABLE} brokerd demo")));
+        }
+        Err(error) => return Err(Failure::usage(error)),
+    }
     let mut stage = Stage::set()?;
     println!("A private directory: {}", stage.dir.path().display());
     if broker_transport::identity::is_privileged() {
