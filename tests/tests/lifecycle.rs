@@ -177,6 +177,22 @@ fn a_backend_that_nobody_asks_for_is_ended() {
 }
 
 #[test]
+fn a_backend_that_somebody_is_connected_to_is_not_idle() {
+    let world = World::new();
+    world.define("cache", &["--label", "idle.timeout_secs=1"]);
+    let mut command = world.brokerd(&["serve", "--socket", world.socket().to_str().unwrap()]);
+    let mut broker = Daemon::start(command.env("RUST_LOG", "debug"));
+    let (pipe, pid) = start_backend(&world);
+    let mut client = Wire::connect(Path::new(&pipe));
+    broker.wait_for_line("but it has connections");
+    broker.wait_for_line("but it has connections");
+    assert_eq!(client.tell("?pid"), pid.to_string());
+    drop(client);
+    broker.wait_for_line("DIED_IDLE");
+    assert!(!exists(pid));
+}
+
+#[test]
 fn whatever_is_no_socket_of_a_broker_is_never_replaced() {
     let world = World::new();
     std::fs::create_dir_all(world.path("run")).unwrap();

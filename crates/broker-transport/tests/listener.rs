@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener};
+use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener, has_connections};
 use broker_transport::stream::{BlockingStream, ConnectErrorKind, Stream};
 
 fn bind(path: &Path) -> Result<BoundSocket, BindError> {
@@ -171,6 +171,24 @@ async fn a_failed_connect_says_why() {
     let error = BlockingStream::connect(&stale, None).unwrap_err();
     assert_eq!(error.kind, ConnectErrorKind::Refused);
     assert!(error.to_string().contains("stale"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_endpoint_is_in_use_from_the_first_connection_to_the_end_of_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    assert!(!has_connections(&path).unwrap(), "it is only listened on");
+    let clients = [(); 2].map(|()| BlockingStream::connect(&path, None).unwrap());
+    assert!(has_connections(&path).unwrap(), "they wait");
+    let mut accepted = vec![listener.accept().unwrap(), listener.accept().unwrap()];
+    assert!(has_connections(&path).unwrap());
+    assert!(!has_connections(dir.path().join("a")).unwrap());
+    drop((clients, accepted.pop()));
+    assert!(has_connections(&path).unwrap(), "the backend has not let go of it");
+    drop(accepted);
+    assert!(!has_connections(&path).unwrap());
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub enum Origin {
 /// Why the broker ends a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// Nobody asked for it during its idle timeout.
+    /// Nobody asked for it during its idle timeout, and nobody is connected to it.
     Idle,
     /// The broker shuts down.
     Shutdown,
@@ -137,6 +137,8 @@ pub struct Backend {
     pub(crate) series: SeriesId,
     pub(crate) last_hello: Option<(Monotonic, UnixMillis)>,
     pub(crate) last_error: Option<String>,
+    /// When it was last seen to have connections.
+    pub(crate) last_use: Option<Monotonic>,
     pub(crate) idle_check: Option<Monotonic>,
     pub(crate) kill_at: Option<Monotonic>,
 }
@@ -243,6 +245,7 @@ impl BackendTable {
             series: series(),
             last_hello: None,
             last_error: None,
+            last_use: None,
             idle_check: None,
             kill_at: None,
         };

@@ -338,16 +338,37 @@ impl<E: Entropy> Broker<E> {
         self.advance_drain(now);
     }
 
+    /// Nobody may have asked for a backend for long enough; whether it is idle, its connections tell.
     pub(super) fn idle_check(&mut self, now: Now, slot: BackendSlot) {
+        if self.is_unasked(now, slot)
+            && let Some(live) = self.backends.get(slot).and_then(|backend| backend.state.live())
+        {
+            self.actions.push_back(Action::Look { slot, endpoint: live.endpoint.clone() });
+        }
+    }
+
+    /// The connections of a backend that nobody asked for were looked for.
+    pub(super) fn looked(&mut self, now: Now, slot: BackendSlot, is_in_use: bool) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
-        backend.idle_check = None;
-        match idle_until(backend) {
-            Some(due) if due > now.monotonic => {
-                backend.idle_check = Some(due);
+        if is_in_use {
+            backend.last_use = Some(now.monotonic);
+        }
+        // Another may run by now, or a Hello may have come: then its check is set already.
+        if backend.idle_check.is_none() && self.is_unasked(now, slot) {
+            self.stop(now, slot, StopReason::Idle, KILL_AFTER);
+        }
+    }
+
+    /// Whether a running backend's idle timeout is over; where it is not, sets the next check.
+    fn is_unasked(&mut self, now: Now, slot: BackendSlot) -> bool {
+        let Some(backend) = self.backends.get_mut(slot) else { return false };
+        backend.idle_check = idle_until(backend).filter(|due| *due > now.monotonic);
+        match backend.idle_check {
+            Some(due) => {
                 self.timers.set(due, Timer::Idle(slot));
+                false
             }
-            Some(_) => self.stop(now, slot, StopReason::Idle, KILL_AFTER),
-            None => {}
+            None => idle_until(backend).is_some(),
         }
     }
 
@@ -406,7 +427,8 @@ fn handoff_of(endpoint: Option<&str>) -> BackendHandoff {
 /// When a running backend will have been idle for long enough.
 fn idle_until(backend: &Backend) -> Option<Monotonic> {
     let timeout = backend.definition.as_ref()?.settings().idle_timeout?;
-    let (last, _) = backend.last_hello?;
+    let (hello, _) = backend.last_hello?;
+    let last = backend.last_use.map_or(hello, |used| used.max(hello));
     matches!(backend.state, BackendState::Running(_)).then(|| last.saturating_add(timeout))
 }
 

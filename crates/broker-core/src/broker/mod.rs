@@ -91,6 +91,13 @@ pub enum Input {
         /// The process behind it, or why there is none.
         outcome: Result<u32, String>,
     },
+    /// A backend's connections were looked for.
+    Looked {
+        /// Which.
+        slot: BackendSlot,
+        /// Whether there are any; false where that cannot be told.
+        is_in_use: bool,
+    },
     /// A backend's process ended.
     Exited {
         /// Which.
@@ -129,6 +136,13 @@ pub enum Action {
         /// Which backend.
         slot: BackendSlot,
         /// Where it should listen.
+        endpoint: String,
+    },
+    /// Look whether a backend has connections; the outcome comes back as `Looked`.
+    Look {
+        /// Which backend.
+        slot: BackendSlot,
+        /// Where it listens.
         endpoint: String,
     },
     /// Send a started backend a signal, also while it is being started.
@@ -235,6 +249,7 @@ impl<E: Entropy> Broker<E> {
             Input::Started { slot, pid, endpoint } => self.started(now, slot, pid, endpoint),
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
+            Input::Looked { slot, is_in_use } => self.looked(now, slot, is_in_use),
             Input::Exited { slot, exit } => self.exited(now, slot, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
             Input::Drain { deadline } => self.drain(now, deadline),

@@ -24,6 +24,8 @@ mod windows;
 use self::windows as os;
 
 #[cfg(not(target_os = "linux"))]
+pub(crate) mod no_connections;
+#[cfg(not(target_os = "linux"))]
 mod no_identity;
 #[cfg(all(not(target_os = "linux"), feature = "tokio"))]
 pub(crate) mod no_process;
@@ -33,7 +35,7 @@ compile_error!("broker-transport knows Linux, macOS and Windows");
 
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use self::os::{
-    PLATFORM, files, identity, inherited, limits, listener, lock, private_dir, stream,
+    PLATFORM, connections, files, identity, inherited, limits, listener, lock, private_dir, stream,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use self::os::{process, stop_requests};

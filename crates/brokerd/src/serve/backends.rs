@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use broker_core::services::Activation;
 use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{SpawnFailure, SpawnStage};
 use broker_transport::identity::IdentityError;
-use broker_transport::listener::{BindOptions, BoundSocket};
+use broker_transport::listener::{BindOptions, BoundSocket, has_connections};
 use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
 use broker_transport::process::{self, ChildProcess, ParentDeath, ProcessWatch, SpawnCommand};
 use broker_transport::{endpoint, identity};
@@ -258,6 +259,23 @@ pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String)
         }
         Err(cause) => shell.tell(Input::Probed { slot, outcome: Err(cause) }),
     }
+}
+
+/// Looks whether a backend has connections. One of which that cannot be told counts as having none: it was
+/// given an idle timeout, and it may tidy up before it ends.
+pub(super) async fn look(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) {
+    let looked = {
+        let endpoint = endpoint.clone();
+        tokio::task::spawn_blocking(move || has_connections(endpoint)).await
+    };
+    let is_in_use = looked.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
+        tracing::warn!(%error, endpoint, "it is not known whether an idle backend has connections");
+        false
+    });
+    if is_in_use {
+        tracing::debug!(endpoint, "nobody asks for a backend any more, but it has connections");
+    }
+    shell.tell(Input::Looked { slot, is_in_use });
 }
 
 /// The process behind an endpoint, held on to. It is asked twice: what answers while its process is

@@ -161,6 +161,9 @@ impl Shell {
             Action::Probe { slot, endpoint } => {
                 tokio::task::spawn_local(backends::probe(Rc::clone(self), slot, endpoint));
             }
+            Action::Look { slot, endpoint } => {
+                tokio::task::spawn_local(backends::look(Rc::clone(self), slot, endpoint));
+            }
             Action::Signal { slot, signal } => self.signal(slot, signal),
             Action::Emit(event) => {
                 trace(&event);

@@ -1,5 +1,6 @@
 //! What is Linux's own: `/proc`, `SO_PEERCRED`, pidfds, `close_range`.
 
+pub(crate) mod connections;
 pub(crate) mod identity;
 mod network_fs;
 #[cfg(feature = "tokio")]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+pub(crate) use super::no_connections as connections;
 #[cfg(feature = "tokio")]
 pub(crate) use super::no_process as process;
 #[cfg(feature = "tokio")]

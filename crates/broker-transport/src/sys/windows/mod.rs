@@ -15,6 +15,7 @@ pub use std::os::windows::io::{
     AsHandle as AsDescriptor, BorrowedHandle as BorrowedDescriptor, OwnedHandle as OwnedDescriptor,
 };
 
+pub(crate) use super::no_connections as connections;
 #[cfg(feature = "tokio")]
 pub(crate) use super::no_process as process;
 use crate::endpoint::Platform;
