@@ -21,6 +21,7 @@ use broker_protocol::{Echo, PayloadProtocol, Refusal, frame_bytes};
 use broker_transport::frame_io::{FrameFault, FrameReader, ReadError};
 use broker_transport::stream::Stream;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
@@ -111,7 +112,12 @@ async fn read_request(
     in_flight: InFlight,
 ) -> (Result<Result<(), ReadError>, Elapsed>, InFlight) {
     let mut read = pin!(tokio::time::timeout_at(deadline, reader.read_from(stream)));
-    let first_look = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await;
+    let first_look = poll_fn(|context| match read.as_mut().poll(context) {
+        // Not looked at yet: others have their turn first.
+        Poll::Pending if !has_budget_remaining() => Poll::Pending,
+        looked => Poll::Ready(looked),
+    })
+    .await;
     match first_look {
         Poll::Ready(read) => (read, in_flight),
         Poll::Pending => {
@@ -174,7 +180,7 @@ impl Exchange<'_> {
                 let reply = self.hello(&admitted).await?;
                 Some(encode(admitted.echo(), &reply))
             }
-            FirstFrame::Admin(echo, request) => Some(admin(self.shell, &echo, &request).await),
+            FirstFrame::Admin(echo, request) => Some(Box::pin(admin(self.shell, &echo, &request)).await),
             FirstFrame::Refused(echo, reply) => Some(encode(&echo, &reply)),
         }
     }

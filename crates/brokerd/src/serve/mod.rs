@@ -137,7 +137,14 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
 
 /// Takes in every connection that waits. Cancelled only while none does, or after an accept that failed.
 async fn accept(shell: &Rc<Shell>, listener: &Listener) {
-    match listener.accept_waiting(ACCEPTS_AT_ONCE, |accepted| shell.take_in(accepted)).await {
+    let mut taken = 0;
+    let outcome = listener.accept_waiting(ACCEPTS_AT_ONCE, |accepted| {
+        taken += 1;
+        shell.take_in(accepted);
+    });
+    match outcome.await {
+        // Most of them are answered by now, and more may wait: those with a task have their turn.
+        Ok(()) if taken == ACCEPTS_AT_ONCE => tokio::task::yield_now().await,
         Ok(()) => {}
         Err(AcceptError::DescriptorPressure(error)) => {
             tracing::debug!(%error, "no descriptor is left to accept with");

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use broker_core::admission::{ConnectionKey, PeerKey};
@@ -188,9 +189,14 @@ impl Shell {
             (Arrival::Serve, now) => {
                 let in_flight = self.begin_answer();
                 let shell = Rc::clone(self);
-                let task = connection::serve(shell, accepted.stream, key, peer, now.monotonic, in_flight);
-                let task = tokio::task::spawn_local(task);
-                self.connections.borrow_mut().insert(key, task.abort_handle());
+                let mut task =
+                    Box::pin(connection::serve(shell, accepted.stream, key, peer, now.monotonic, in_flight));
+                // Most requests are there already and are answered at once: those need no task.
+                let mut context = Context::from_waker(Waker::noop());
+                if task.as_mut().poll(&mut context).is_pending() {
+                    let task = tokio::task::spawn_local(task);
+                    self.connections.borrow_mut().insert(key, task.abort_handle());
+                }
             }
             (Arrival::Drop, _) => drop(accepted.stream),
         }
