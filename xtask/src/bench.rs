@@ -4,18 +4,22 @@ use std::process::Command;
 
 use crate::workspace::{TaskResult, root};
 
-/// The load generators, by the name of the bench.
-const BENCHES: [(&str, &str); 2] = [("hello", "hello-load"), ("start", "start-load")];
+/// The programs that measure, by the name of the bench, and whether they start a broker.
+const BENCHES: [(&str, &str, bool); 3] =
+    [("hello", "hello-load", true), ("start", "start-load", true), ("instructions", "instructions", false)];
 
-/// Builds everything, then runs the load generator of `bench`.
+/// Builds what it takes, then runs the program of `bench`.
 pub(crate) fn run(bench: &str, options: &[&str]) -> TaskResult {
-    let Some((_, program)) = BENCHES.iter().find(|(name, _)| *name == bench) else {
-        let names: Vec<_> = BENCHES.iter().map(|(name, _)| *name).collect();
+    let Some((_, program, with_broker)) = BENCHES.iter().find(|(name, ..)| *name == bench) else {
+        let names: Vec<_> = BENCHES.iter().map(|(name, ..)| *name).collect();
         return Err(format!("there is no bench {bench:?}; there are: {}", names.join(", ")).into());
     };
-    cargo(&["build", "--release", "--bins", "--package", "echo-backend", "--package", "broker-benches"])?;
-    // By itself, as it is installed: built together, packages lend each other features.
-    cargo(&["build", "--release", "--package", "brokerd"])?;
+    cargo(&["build", "--release", "--bins", "--package", "broker-benches"])?;
+    if *with_broker {
+        cargo(&["build", "--release", "--package", "echo-backend"])?;
+        // By itself, as it is installed: built together, packages lend each other features.
+        cargo(&["build", "--release", "--package", "brokerd"])?;
+    }
     let status = Command::new(root().join("target/release").join(program)).args(options).status()?;
     if status.success() { Ok(()) } else { Err(format!("{program} failed").into()) }
 }

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::workspace::{TaskResult, root};
-use crate::{codegen, layering};
+use crate::{bench, codegen, layering};
 
 /// Runs all checks and stops at the first that fails.
 pub(crate) fn run() -> TaskResult {
@@ -34,6 +34,7 @@ pub(crate) fn run() -> TaskResult {
     deny()?;
     tests()?;
     cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;
+    instructions()?;
     cargo("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     println!("\nall checks passed in {} s", started.elapsed().as_secs());
     Ok(())
@@ -46,6 +47,17 @@ fn deny() -> TaskResult {
         return Ok(());
     }
     cargo("dependencies", &["deny", "check", "bans", "licenses", "sources"], &[])
+}
+
+/// The Hello path must not get longer unnoticed (docs/performance.md).
+fn instructions() -> TaskResult {
+    step("instructions");
+    let mut valgrind = Command::new("valgrind");
+    if !valgrind.arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        println!("skipped: valgrind is not installed; get it from your system's packages");
+        return Ok(());
+    }
+    bench::run("instructions", &[])
 }
 
 fn tests() -> TaskResult {
