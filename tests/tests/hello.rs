@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Instant;
 
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::hello_reply::Result;
 use broker_protocol::wire::{ErrorCode, Frame, Hello};
-use broker_tests::{Wire, World, agreed, hello, reply_of};
+use broker_tests::{Daemon, PATIENCE, Wire, World, agreed, hello, reply_of};
+use rustix::process::Signal;
 
 fn pid_behind(pipe: &str) -> u32 {
     Wire::connect(Path::new(pipe)).tell("?pid").parse().unwrap()
@@ -201,6 +203,45 @@ fn a_registered_backend_is_used_and_when_it_is_gone_one_is_started() {
         }
     };
     assert_ne!(pid_behind(&started.backend_pipe), registered.id());
+}
+
+#[test]
+fn services_of_one_process_cost_the_broker_one_descriptor() {
+    let world = World::new();
+    let services: Vec<_> = (0..20).map(|number| format!("cache-{number}")).collect();
+    services.iter().for_each(|service| world.define(service, &[]));
+    std::fs::create_dir_all(world.path("own")).unwrap();
+    let endpoint = world.path("own/e.sock");
+    let mut command = world.command(&World::program("echo-backend"));
+    let mut backend = Daemon::spawn(command.args(["--endpoint", endpoint.to_str().unwrap()]));
+    let deadline = Instant::now() + PATIENCE;
+    while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::yield_now();
+    }
+    let option =
+        |service| format!("--backend=service={service},version=1.0.0,endpoint={}", endpoint.display());
+    let options: Vec<_> = services.iter().map(option).collect();
+    let mut broker = world.serve(&options.iter().map(String::as_str).collect::<Vec<_>>());
+    let descriptors =
+        |broker: &Daemon| std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).unwrap().count();
+    let ask = |service: &String| agreed(world.connect().say(&hello(service, "1.0.0"))).backend_pipe;
+    assert_eq!(ask(&services[0]), endpoint.to_str().unwrap());
+    let one = descriptors(&broker);
+    for service in &services {
+        assert_eq!(ask(service), endpoint.to_str().unwrap());
+    }
+    // The connections that were answered last may not be closed yet.
+    while descriptors(&broker) > one {
+        assert!(Instant::now() < deadline, "{} descriptors, {one} with one service", descriptors(&broker));
+        std::thread::yield_now();
+    }
+
+    backend.signal(Signal::KILL);
+    backend.wait();
+    for _ in &services {
+        broker.wait_for_line("DIED");
+    }
 }
 
 #[test]

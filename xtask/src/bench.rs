@@ -5,8 +5,12 @@ use std::process::Command;
 use crate::workspace::{TaskResult, root};
 
 /// The programs that measure, by the name of the bench, and whether they start a broker.
-const BENCHES: [(&str, &str, bool); 3] =
-    [("hello", "hello-load", true), ("start", "start-load", true), ("instructions", "instructions", false)];
+const BENCHES: [(&str, &str, bool); 4] = [
+    ("hello", "hello-load", true),
+    ("start", "start-load", true),
+    ("scale", "scale-load", true),
+    ("instructions", "instructions", false),
+];
 
 /// Builds what it takes, then runs the program of `bench`.
 pub(crate) fn run(bench: &str, options: &[&str]) -> TaskResult {
@@ -19,6 +23,10 @@ pub(crate) fn run(bench: &str, options: &[&str]) -> TaskResult {
         cargo(&["build", "--release", "--package", "echo-backend"])?;
         // By itself, as it is installed: built together, packages lend each other features.
         cargo(&["build", "--release", "--package", "brokerd"])?;
+    }
+    if bench == "hello" {
+        let counting = ["--features", "count-allocations", "--target-dir", "target/counting"];
+        cargo(&[&["build", "--release", "--package", "brokerd"][..], &counting].concat())?;
     }
     let status = Command::new(root().join("target/release").join(program)).args(options).status()?;
     if status.success() { Ok(()) } else { Err(format!("{program} failed").into()) }

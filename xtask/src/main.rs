@@ -18,7 +18,7 @@ usage: cargo xtask <task>
 tasks:
   ci                  run every check that must hold before a change lands
   layering            check that dependencies between the crates point one way
-  bench NAME [...]    measure: hello, start, instructions (--help tells the options)
+  bench NAME [...]    measure: hello, start, scale, instructions (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
 

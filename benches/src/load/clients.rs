@@ -42,25 +42,28 @@ pub fn exchange(socket: &Path, request: &[u8], answer: &mut [u8]) -> io::Result<
     }
 }
 
-/// `requests` exchanges by `clients` at once, each a thread that blocks.
+/// `count` exchanges by `clients` at once, each a thread that blocks; the requests take turns.
 ///
 /// # Errors
 /// The first exchange that fails ends the round.
-pub fn drive(socket: &Path, request: &[u8], clients: usize, requests: usize) -> io::Result<Round> {
-    let left = AtomicUsize::new(requests);
+pub fn drive(socket: &Path, requests: &[Vec<u8>], clients: usize, count: usize) -> io::Result<Round> {
+    let next = AtomicUsize::new(0);
     let start = Barrier::new(clients + 1);
     std::thread::scope(|scope| {
         let client = || {
             let mut latencies = Samples::default();
             let mut answer = [0; 2048];
             start.wait();
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-            {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                if at >= count {
+                    return Ok::<_, io::Error>(latencies);
+                }
+                let request = &requests[at % requests.len()];
                 let begun = Instant::now();
                 exchange(socket, request, &mut answer)?;
                 latencies.push(begun.elapsed());
             }
-            Ok::<_, io::Error>(latencies)
         };
         let threads = (0..clients)
             .map(|_| std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, client))

@@ -28,6 +28,8 @@ pub struct Cost {
     pub server: String,
     /// System calls per answer, where they could be counted.
     pub syscalls: Option<f64>,
+    /// Allocations per answer, where they could be counted.
+    pub allocations: Option<f64>,
     /// Resident memory before the load, in KiB.
     pub idle_kib: u64,
     /// Resident memory with 512 connections held open in silence, in KiB.
@@ -73,13 +75,14 @@ pub fn table(rows: &mut [Row], costs: &[Cost]) -> String {
         );
     }
     text.push_str(
-        "\n| server | system calls per answer | idle KiB | 512 held KiB | peak KiB |\n|---|--:|--:|--:|--:|\n",
+        "\n| server | system calls per answer | allocations per answer | idle KiB | 512 held KiB | peak KiB |\n|---|--:|--:|--:|--:|--:|\n",
     );
     for cost in costs {
-        let syscalls = cost.syscalls.map_or_else(|| "not counted".to_owned(), |calls| format!("{calls:.2}"));
+        let [syscalls, allocations] = [cost.syscalls, cost.allocations]
+            .map(|count| count.map_or_else(|| "not counted".to_owned(), |count| format!("{count:.2}")));
         let _ = writeln!(
             text,
-            "| {} | {syscalls} | {} | {} | {} |",
+            "| {} | {syscalls} | {allocations} | {} | {} | {} |",
             cost.server, cost.idle_kib, cost.held_kib, cost.peak_kib
         );
     }
@@ -103,6 +106,7 @@ pub fn to_json(rows: &mut [Row], costs: &[Cost]) -> Value {
         "costs": costs.iter().map(|cost| json!({
             "server": cost.server,
             "syscalls_per_answer": cost.syscalls,
+            "allocations_per_answer": cost.allocations,
             "idle_kib": cost.idle_kib,
             "held_512_kib": cost.held_kib,
             "peak_kib": cost.peak_kib,
@@ -166,12 +170,19 @@ mod tests {
 
     #[test]
     fn ratios_are_to_the_first_server() {
-        let cost = Cost { server: "bare".into(), syscalls: None, idle_kib: 1, held_kib: 2, peak_kib: 3 };
+        let cost = Cost {
+            server: "bare".into(),
+            syscalls: Some(8.0),
+            allocations: None,
+            idle_kib: 1,
+            held_kib: 2,
+            peak_kib: 3,
+        };
         let text = table(&mut [row("bare", 40), row("other", 50)], &[cost]);
         assert!(
             text.contains("| 1 | other | 50.0 | 50.0 | 50.0 | 20000 | 1.0 | 1.25x | 1.25x | 0.80x |"),
             "{text}"
         );
-        assert!(text.contains("| bare | not counted | 1 | 2 | 3 |"), "{text}");
+        assert!(text.contains("| bare | 8.00 | not counted | 1 | 2 | 3 |"), "{text}");
     }
 }

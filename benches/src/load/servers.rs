@@ -30,19 +30,20 @@ impl Server {
         Self { name, socket, pid: None, process: None }
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has.
+    /// Asks it to end (SIGTERM) and waits until it has; what it said on a standard error that was piped.
     ///
     /// # Errors
     /// It was not started here, or did not end well.
-    pub fn stop(mut self) -> io::Result<()> {
-        let mut process = self.process.take().ok_or(io::ErrorKind::NotFound)?;
+    pub fn stop(mut self) -> io::Result<String> {
+        let process = self.process.take().ok_or(io::ErrorKind::NotFound)?;
         let pid = i32::try_from(process.id()).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.ok_or(io::ErrorKind::NotFound)?, rustix::process::Signal::TERM)?;
-        let status = process.wait()?;
-        if status.success() {
-            Ok(())
+        let output = process.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            Ok(said)
         } else {
-            Err(io::Error::other(format!("{} ended with {status}", self.name)))
+            Err(io::Error::other(format!("{} ended with {}: {said}", self.name, output.status)))
         }
     }
 }
@@ -86,7 +87,7 @@ pub fn backend_in(body: &[u8]) -> io::Result<String> {
     }
 }
 
-/// A program of this workspace, built beside this one.
+/// A program of this workspace, by its path from where this one is.
 ///
 /// # Errors
 /// It is not built.

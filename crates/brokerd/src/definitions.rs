@@ -32,7 +32,15 @@ impl DefinitionDir {
 
     /// Where a service's definition is, or would be.
     pub(crate) fn file(&self, service: &str) -> PathBuf {
-        self.0.join(format!("{service}.{EXTENSION}"))
+        // One allocation: this is on the path of every Hello.
+        let mut file =
+            PathBuf::with_capacity(self.0.as_os_str().len() + 1 + service.len() + 1 + EXTENSION.len());
+        file.push(&self.0);
+        file.push(service);
+        let text = file.as_mut_os_string();
+        text.push(".");
+        text.push(EXTENSION);
+        file
     }
 
     /// Compares the file with what was loaded, and loads it where it differs.

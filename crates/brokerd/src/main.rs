@@ -28,13 +28,26 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    match run(cli.command, &matches) {
+    counted(|| match run(cli.command, &matches) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("{failure}");
             failure.exit_code()
         }
-    }
+    })
+}
+
+#[cfg(not(feature = "count-allocations"))]
+fn counted(run: impl FnOnce() -> ExitCode) -> ExitCode {
+    run()
+}
+
+#[cfg(feature = "count-allocations")]
+fn counted(run: impl FnOnce() -> ExitCode) -> ExitCode {
+    let mut code = ExitCode::FAILURE;
+    let counted = allocation_counter::measure(|| code = run());
+    eprintln!("allocations: {}", counted.count_total);
+    code
 }
 
 fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {

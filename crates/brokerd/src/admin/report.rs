@@ -93,7 +93,7 @@ impl Status {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "broker '{}', process {}, up {} s, {accepting}, {} connections open",
+            "broker '{}', process {}, up {} s, {accepting}, connections open: {}",
             self.broker_instance, self.broker_pid, self.uptime_seconds, self.connections_open
         );
         if self.fd_pressure.demoted {

@@ -25,6 +25,7 @@ use broker_transport::{endpoint, identity};
 use tokio::task::JoinHandle;
 
 use super::shell::Shell;
+use super::watches::Watches;
 use crate::definitions;
 use crate::redact::redact;
 
@@ -249,12 +250,14 @@ async fn bury(child: &ChildProcess, failure: SpawnFailure) -> SpawnFailure {
 
 /// Probes a registered endpoint, and watches the process behind it until it ends.
 pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) {
-    match find(Path::new(&endpoint)).await {
+    match find(shell.watches(), Path::new(&endpoint)).await {
         Ok((pid, watch)) => {
             shell.tell(Input::Probed { slot, outcome: Ok(pid) });
             if let Err(error) = watch.died().await {
                 tracing::warn!(pid, %error, "a registered backend is not watched any more");
             }
+            drop(watch);
+            shell.watches().forget(pid);
             shell.tell(Input::Exited { slot, exit: Exit::Unknown });
         }
         Err(cause) => shell.tell(Input::Probed { slot, outcome: Err(cause) }),
@@ -280,7 +283,7 @@ pub(super) async fn look(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) 
 
 /// The process behind an endpoint, held on to. It is asked twice: what answers while its process is
 /// watched is that very process, not a later one with the same pid.
-async fn find(endpoint: &Path) -> Result<(u32, ProcessWatch), String> {
+async fn find(watches: &Watches, endpoint: &Path) -> Result<(u32, Rc<ProcessWatch>), String> {
     let ask = || async {
         let process = probe_identity(endpoint).await.map_err(|error| error.to_string())?;
         let expectation = Expectation {
@@ -292,7 +295,7 @@ async fn find(endpoint: &Path) -> Result<(u32, ProcessWatch), String> {
         Ok::<u32, String>(process.pid)
     };
     let pid = ask().await?;
-    let watch = ProcessWatch::open(pid).map_err(|error| error.to_string())?;
+    let watch = watches.on(pid).map_err(|error| error.to_string())?;
     match ask().await? {
         again if again == pid => Ok((pid, watch)),
         again => Err(format!("process {pid} answered first, then process {again}")),

@@ -31,6 +31,9 @@ use super::shell::{InFlight, Shell};
 /// How long a peer may take to read its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes that hold nearly every reply, an endpoint of full length and a trace in it.
+const USUAL_REPLY: usize = 512;
+
 /// What is left to do when an answer is written.
 struct Answer {
     bytes: Vec<u8>,
@@ -157,7 +160,7 @@ fn malformed(
 }
 
 fn encode(echo: &Echo<'_>, reply: &Reply) -> Answer {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL_REPLY);
     reply.encode(echo, &mut bytes);
     bytes.into()
 }

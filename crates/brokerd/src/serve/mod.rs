@@ -13,6 +13,7 @@ mod logging;
 mod place;
 pub(crate) mod settings;
 mod shell;
+mod watches;
 
 use std::process::ExitCode;
 use std::rc::Rc;

@@ -33,6 +33,7 @@ use super::connection;
 use super::entropy::SystemEntropy;
 use super::event_log::EventLog;
 use super::settings::Settings;
+use super::watches::Watches;
 use crate::definitions::DefinitionDir;
 
 /// The state machine as the daemon runs it.
@@ -53,6 +54,7 @@ pub(super) struct Shell {
     /// Who waits for a backend.
     waiting: RefCell<HashMap<ConnectionKey, oneshot::Sender<Reply>>>,
     processes: RefCell<HashMap<BackendSlot, Rc<Process>>>,
+    watches: Watches,
     /// When the broker next wants to be called, and the news that this has changed.
     due: Cell<Option<Monotonic>>,
     due_changed: Notify,
@@ -82,6 +84,7 @@ impl Shell {
             next_connection: Cell::new(0),
             waiting: RefCell::default(),
             processes: RefCell::default(),
+            watches: Watches::default(),
             due: Cell::new(None),
             due_changed: Notify::new(),
             in_flight: Cell::new(0),
@@ -104,6 +107,10 @@ impl Shell {
 
     pub(super) const fn spawner(&self) -> &Spawner {
         &self.spawner
+    }
+
+    pub(super) const fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     pub(super) fn events_dropped(&self) -> u64 {
