@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "the fixtures are constants")]
 
+pub mod connection;
 #[cfg(unix)]
 pub mod load;
 
@@ -51,16 +52,26 @@ pub fn handler(handoff: BackendHandoff, scale: Scale) -> Handler {
     handler
 }
 
+/// An endpoint of the usual length.
+const ENDPOINT: &str =
+    "/run/user/1000/running-process/broker/rpb-v1-9bfab56ad37b16cc-be-000102030405060708090a0b0c0d0e0f.sock";
+
 fn register(handler: &mut Handler, service: &str, handoff: BackendHandoff) {
+    handler.register(definition(service), version(), ENDPOINT, handoff);
+}
+
+fn version() -> Version {
+    Version::parse("1.4.2").expect("a version")
+}
+
+fn definition(service: &str) -> Definition {
     let definition = Definition::new(&ServiceDefinition {
         service_name: service.into(),
         binary_path: "/usr/bin/build-cached".into(),
         min_version: "1.2.0".into(),
         ..ServiceDefinition::default()
     });
-    let version = Version::parse("1.4.2").expect("a version");
-    let endpoint = "/run/user/1000/running-process/broker/rpb-v1-9bfab56ad37b16cc-be-000102030405060708090a0b0c0d0e0f.sock";
-    handler.register(definition.expect("a definition"), version, endpoint, handoff);
+    definition.expect("a definition")
 }
 
 /// The client that asks.

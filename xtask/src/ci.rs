@@ -31,6 +31,9 @@ pub(crate) fn run() -> TaskResult {
         ],
         &[],
     )?;
+    let counting =
+        ["clippy", "--package", "brokerd", "--features", "count-allocations", "--", "-D", "warnings"];
+    cargo("lints of the broker that counts", &counting, &[])?;
     deny()?;
     tests()?;
     cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;

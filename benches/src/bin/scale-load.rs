@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,9 +43,6 @@ struct Options {
     /// Rounds; the brokers take turns in each
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Say one Hello to this broker and end: what a peer does
-    #[arg(long, hide = true)]
-    peer: Option<PathBuf>,
 }
 
 /// Starts whose median is told.
@@ -57,11 +54,17 @@ const CLIENTS: [usize; 2] = [1, 8];
 /// Below the minimum of every definition here: the Hello is refused, but the definition is loaded.
 const TOO_OLD: &str = "0.1.0";
 
+/// First word of the command line of a peer; the second is the broker's socket.
+const PEER: &str = "--peer";
+
 fn main() -> ExitCode {
-    let options = Options::parse();
-    let outcome = match &options.peer {
-        Some(socket) => exchange(socket, &hello(SERVICE.0, SERVICE.1), &mut [0; 2048]).map(drop),
-        None => run(&options),
+    // Before anything else is looked at: there may be a million of them.
+    let mut words = std::env::args_os().skip(1);
+    let outcome = match (words.next(), words.next()) {
+        (Some(word), Some(socket)) if word == PEER => {
+            exchange(Path::new(&socket), &hello(SERVICE.0, SERVICE.1), &mut [0; 2048]).map(drop)
+        }
+        _ => run(&Options::parse()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -170,7 +173,7 @@ fn agreed(server: &Server, service: &str) -> io::Result<()> {
 /// A process that says Hello once; its id.
 fn peer(socket: &Path) -> io::Result<u32> {
     let mut process =
-        Command::new(std::env::current_exe()?).arg("--peer").arg(socket).stdin(Stdio::null()).spawn()?;
+        Command::new(std::env::current_exe()?).arg(PEER).arg(socket).stdin(Stdio::null()).spawn()?;
     let pid = process.id();
     if process.wait()?.success() { Ok(pid) } else { Err(io::Error::other("a peer was not answered")) }
 }

@@ -35,14 +35,14 @@ impl Default for BindOptions {
     }
 }
 
-/// Whether anybody is connected to whoever listens at an endpoint, or waits to be; the path is the one that
-/// was bound, letter by letter.
+/// Whether whoever listens at an endpoint has accepted a connection that is open still.
 ///
-/// Reads the kernel's list of all Unix sockets (Linux only, and those of this network namespace): a
-/// matter of milliseconds where there are ten thousand, so not for an event loop.
+/// Reads the kernel's list of all Unix sockets, on Linux only: a matter of milliseconds where there are ten
+/// thousand, so not for an event loop. Not on that list, and so not seen, are clients in another network
+/// namespace.
 ///
 /// # Errors
-/// The list cannot be read.
+/// The list cannot be read, or nobody on it listens by this path, its links followed or not.
 pub fn has_connections(endpoint: impl AsRef<Path>) -> io::Result<bool> {
     crate::sys::connections::has_connections(endpoint.as_ref())
 }

@@ -348,13 +348,15 @@ impl<E: Entropy> Broker<E> {
     }
 
     /// The connections of a backend that nobody asked for were looked for.
-    pub(super) fn looked(&mut self, now: Now, slot: BackendSlot, is_in_use: bool) {
+    pub(super) fn looked(&mut self, now: Now, slot: BackendSlot, endpoint: &str, is_in_use: bool) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
+        if backend.state.live().is_none_or(|live| live.endpoint != endpoint) {
+            return;
+        }
         if is_in_use {
             backend.last_use = Some(now.monotonic);
         }
-        // Another may run by now, or a Hello may have come: then its check is set already.
-        if backend.idle_check.is_none() && self.is_unasked(now, slot) {
+        if self.is_unasked(now, slot) {
             self.stop(now, slot, StopReason::Idle, KILL_AFTER);
         }
     }

@@ -95,6 +95,8 @@ pub enum Input {
     Looked {
         /// Which.
         slot: BackendSlot,
+        /// Where: another may have the slot by now.
+        endpoint: String,
         /// Whether there are any; false where that cannot be told.
         is_in_use: bool,
     },
@@ -249,7 +251,7 @@ impl<E: Entropy> Broker<E> {
             Input::Started { slot, pid, endpoint } => self.started(now, slot, pid, endpoint),
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
-            Input::Looked { slot, is_in_use } => self.looked(now, slot, is_in_use),
+            Input::Looked { slot, endpoint, is_in_use } => self.looked(now, slot, &endpoint, is_in_use),
             Input::Exited { slot, exit } => self.exited(now, slot, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
             Input::Drain { deadline } => self.drain(now, deadline),

@@ -192,6 +192,10 @@ impl World {
             .collect()
     }
 
+    fn looked(&mut self, slot: BackendSlot, pid: u32, is_in_use: bool) {
+        self.tell(Input::Looked { slot, endpoint: format!("/run/be-{pid}.sock"), is_in_use });
+    }
+
     fn signals(&self) -> Vec<StopSignal> {
         self.acted
             .iter()
@@ -469,7 +473,7 @@ fn an_idle_backend_is_asked_to_end_and_killed_five_seconds_later() {
     world.pass(Duration::from_nanos(1));
     assert_eq!(world.looks(), [slot], "it may have connections");
     assert_eq!(world.signals(), []);
-    world.tell(Input::Looked { slot, is_in_use: false });
+    world.looked(slot, 77, false);
     assert_eq!(world.signals(), [StopSignal::Terminate]);
     world.pass(KILL_AFTER - Duration::from_nanos(1));
     assert_eq!(world.signals(), [StopSignal::Terminate]);
@@ -485,13 +489,13 @@ fn a_backend_with_a_connection_is_left_for_another_idle_timeout() {
     world.pass(Duration::from_secs(60));
     // The look takes its time.
     world.pass(Duration::from_secs(1));
-    world.tell(Input::Looked { slot, is_in_use: true });
+    world.looked(slot, 77, true);
     world.pass(Duration::from_secs(60) - Duration::from_nanos(1));
     assert_eq!(world.looks(), [slot]);
     world.pass(Duration::from_nanos(1));
     assert_eq!(world.looks(), [slot, slot]);
     assert_eq!(world.signals(), []);
-    world.tell(Input::Looked { slot, is_in_use: false });
+    world.looked(slot, 77, false);
     assert_eq!(world.signals(), [StopSignal::Terminate]);
 }
 
@@ -500,10 +504,20 @@ fn a_hello_while_the_broker_looks_for_connections_keeps_the_backend() {
     let (mut world, slot) = World::new().with_label("idle.timeout_secs", "60").run();
     world.pass(Duration::from_secs(60));
     assert!(world.hello("1.0.0").1.is_some());
-    world.tell(Input::Looked { slot, is_in_use: false });
+    world.looked(slot, 77, false);
     assert_eq!(world.signals(), []);
     world.pass(Duration::from_secs(60));
     assert_eq!(world.looks(), [slot, slot]);
+}
+
+#[test]
+fn a_look_that_ends_in_a_drain_stops_nothing_twice() {
+    let (mut world, slot) = World::new().with_label("idle.timeout_secs", "60").run();
+    world.pass(Duration::from_secs(60));
+    world.tell(Input::Drain { deadline: None });
+    assert_eq!(world.signals(), [StopSignal::Terminate]);
+    world.looked(slot, 77, false);
+    assert_eq!(world.signals(), [StopSignal::Terminate]);
 }
 
 #[test]
@@ -514,17 +528,21 @@ fn what_was_seen_of_a_backend_is_not_said_of_its_successor() {
     world.hello("1.0.0");
     let successor = world.starts()[1].slot;
     world.started(successor, 78);
-    world.tell(Input::Looked { slot, is_in_use: false });
+    world.looked(slot, 77, false);
     assert_eq!(world.signals(), [], "it is not even a second old");
     world.pass(Duration::from_secs(60));
     assert_eq!(world.looks(), [slot, successor]);
+    world.looked(slot, 77, false);
+    assert_eq!(world.signals(), [], "and its own connections are still being looked for");
+    world.looked(successor, 78, false);
+    assert_eq!(world.signals(), [StopSignal::Terminate]);
 }
 
 #[test]
 fn a_hello_for_a_backend_that_is_ending_waits_for_its_successor() {
     let (mut world, slot) = World::new().with_label("idle.timeout_secs", "1").run();
     world.pass(Duration::from_secs(1));
-    world.tell(Input::Looked { slot, is_in_use: false });
+    world.looked(slot, 77, false);
     let (connection, reply) = world.hello("1.0.0");
     assert!(reply.is_none());
     assert_eq!(world.starts().len(), 1, "one live backend per key");

@@ -30,7 +30,7 @@ impl FrameReader {
     /// Reads until the frame is whole or the deadline has passed; without one, for as long as it takes.
     ///
     /// # Errors
-    /// [`ReadError`]; kind `TimedOut` after the deadline. Sets the stream's read timeout.
+    /// [`ReadError`]; kind `TimedOut` after the deadline.
     pub fn read_from_blocking(
         &mut self,
         stream: &BlockingStream,

@@ -278,7 +278,7 @@ pub(super) async fn look(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) 
     if is_in_use {
         tracing::debug!(endpoint, "nobody asks for a backend any more, but it has connections");
     }
-    shell.tell(Input::Looked { slot, is_in_use });
+    shell.tell(Input::Looked { slot, endpoint, is_in_use });
 }
 
 /// The process behind an endpoint, held on to. It is asked twice: what answers while its process is
@@ -296,8 +296,12 @@ async fn find(watches: &Watches, endpoint: &Path) -> Result<(u32, Rc<ProcessWatc
     };
     let pid = ask().await?;
     let watch = watches.on(pid).map_err(|error| error.to_string())?;
-    match ask().await? {
-        again if again == pid => Ok((pid, watch)),
-        again => Err(format!("process {pid} answered first, then process {again}")),
-    }
+    let fault = match ask().await {
+        Ok(again) if again == pid => return Ok((pid, watch)),
+        Ok(again) => format!("process {pid} answered first, then process {again}"),
+        Err(fault) => fault,
+    };
+    drop(watch);
+    watches.forget(pid);
+    Err(fault)
 }

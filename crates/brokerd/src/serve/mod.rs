@@ -136,7 +136,8 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
     ExitCode::SUCCESS
 }
 
-/// Takes in every connection that waits. Cancelled only while none does, or after an accept that failed.
+/// Takes in every connection that waits, or a full turn of them. Cancelled only while it holds none that it
+/// has not handed on.
 async fn accept(shell: &Rc<Shell>, listener: &Listener) {
     let mut taken = 0;
     let outcome = listener.accept_waiting(ACCEPTS_AT_ONCE, |accepted| {

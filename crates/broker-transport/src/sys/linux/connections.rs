@@ -11,34 +11,48 @@ const LIST: &str = "/proc/net/unix";
 const NUMBERS: usize = 7;
 /// Which of them is the state.
 const STATE: usize = 5;
-/// `SS_CONNECTING` and `SS_CONNECTED` of `<linux/net.h>`, as the list writes them. A connection that waits
-/// to be accepted counts as the first.
-const CONNECTED: [&[u8]; 2] = [b"02", b"03"];
+/// `SS_UNCONNECTED` and `SS_CONNECTED` of `<linux/net.h>`, as the list writes them. A connection that waits
+/// to be accepted has another state: who does not accept it does not serve it.
+const LISTENING: &[u8] = b"01";
+const CONNECTED: &[u8] = b"03";
 
 pub(crate) fn has_connections(endpoint: &Path) -> io::Result<bool> {
+    // Who binds a path may have followed its links first.
+    let resolved = std::fs::canonicalize(endpoint)?;
     let mut list = BufReader::new(File::open(LIST)?);
+    let mut is_known = false;
     let mut line = Vec::new();
     while list.read_until(b'\n', &mut line)? > 0 {
-        if is_connection_to(endpoint, line.strip_suffix(b"\n").unwrap_or(&line)) {
-            return Ok(true);
+        let (state, path) = parse(line.strip_suffix(b"\n").unwrap_or(&line));
+        if path == endpoint.as_os_str().as_bytes() || path == resolved.as_os_str().as_bytes() {
+            if state == CONNECTED {
+                return Ok(true);
+            }
+            is_known |= state == LISTENING;
         }
         line.clear();
     }
-    Ok(false)
+    if is_known {
+        Ok(false)
+    } else {
+        Err(io::Error::new(io::ErrorKind::NotFound, "nobody listens by this path"))
+    }
 }
 
-/// The listener's end of a connection has the listener's path, and a state of its own.
-fn is_connection_to(endpoint: &Path, line: &[u8]) -> bool {
-    let mut rest = line;
-    let mut is_connected = false;
+/// The state and the path of a socket. The listener's end of a connection has the listener's path, and a
+/// state of its own.
+fn parse(line: &[u8]) -> (&[u8], &[u8]) {
+    let (mut state, mut rest) = (&b""[..], line);
     for number in 0..NUMBERS {
         rest = rest.trim_ascii_start();
         let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
-        is_connected |= number == STATE && CONNECTED.contains(&word);
+        if number == STATE {
+            state = word;
+        }
         rest = after;
     }
-    is_connected && rest.strip_prefix(b" ") == Some(endpoint.as_os_str().as_bytes())
+    (state, rest.strip_prefix(b" ").unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -46,20 +60,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_has_its_listeners_path_and_the_state_of_one() {
-        let is = |line: &str| is_connection_to(Path::new("/run/a b.sock"), line.as_bytes());
-        assert!(is("0000000000000000: 00000003 00000000 00000000 0001 03 7342911 /run/a b.sock"));
-        assert!(is("ffff9f0a1c0d8800: 00000002 00000000 00000000 0001 02     0 /run/a b.sock"));
-        for other in [
-            "Num       RefCount Protocol Flags    Type St Inode Path",
-            "0000000000000000: 00000002 00000000 00010000 0001 01 7342911 /run/a b.sock",
-            "0000000000000000: 00000003 00000000 00000000 0001 03 7342911 /run/a b.sock2",
-            "0000000000000000: 00000003 00000000 00000000 0001 03 7342911 /run/a",
-            "0000000000000000: 00000003 00000000 00000000 0001 03 7342911",
-            "03 03 03 03 03 03 03",
-            "",
-        ] {
-            assert!(!is(other), "{other}");
+    fn a_line_has_a_state_and_a_path_or_none() {
+        let cases: [(&str, &str, &str); 6] = [
+            (
+                "0000000000000000: 00000003 00000000 00000000 0001 03 7342911 /run/a b.sock",
+                "03",
+                "/run/a b.sock",
+            ),
+            ("ffff9f0a1c0d8800: 00000002 00000000 00000000 0001 02     0 /run/a.sock", "02", "/run/a.sock"),
+            ("0000000000000000: 00000002 00000000 00010000 0001 01 7342911 @hidden", "01", "@hidden"),
+            ("0000000000000000: 00000003 00000000 00000000 0001 03 7342911", "03", ""),
+            ("Num       RefCount Protocol Flags    Type St Inode Path", "St", "Path"),
+            ("", "", ""),
+        ];
+        for (line, state, path) in cases {
+            assert_eq!(parse(line.as_bytes()), (state.as_bytes(), path.as_bytes()), "{line}");
         }
     }
 }

@@ -22,6 +22,11 @@ pub(crate) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 /// Received descriptors are close-on-exec at once.
 pub(crate) const RECV_FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 
+/// One write that does not wait, whatever the socket's mode.
+pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
+    rustix::net::send(socket, bytes, SEND_FLAGS.union(SendFlags::DONTWAIT))
+}
+
 pub(crate) fn stream_socket() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?)
 }

@@ -18,6 +18,15 @@ pub(crate) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
 pub(crate) const RECV_FLAGS: RecvFlags = RecvFlags::empty();
 
+/// One write that does not wait, to a socket in blocking mode. A write with `MSG_DONTWAIT` waits for room
+/// here all the same; only the socket's own mode counts.
+pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
+    rustix::io::ioctl_fionbio(socket, true)?;
+    let sent = rustix::net::send(socket, bytes, SEND_FLAGS);
+    rustix::io::ioctl_fionbio(socket, false)?;
+    sent
+}
+
 pub(crate) fn stream_socket() -> io::Result<OwnedFd> {
     prepared(rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?)
 }

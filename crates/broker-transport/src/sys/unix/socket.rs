@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SendAncillaryMessage, SocketAddrUnix,
 };
 
 use super::super::os;
@@ -95,22 +95,8 @@ pub(crate) fn send(
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
-    send_with(os::socket::SEND_FLAGS, socket, bytes, descriptors)
-}
-
-/// One write that does not wait, whatever the socket's mode.
-pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    send_with(os::socket::SEND_FLAGS.union(SendFlags::DONTWAIT), socket, bytes, &[])
-}
-
-fn send_with(
-    flags: SendFlags,
-    socket: BorrowedFd<'_>,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<usize> {
     if descriptors.is_empty() {
-        return uninterrupted(|| rustix::net::send(socket, bytes, flags));
+        return uninterrupted(|| rustix::net::send(socket, bytes, os::socket::SEND_FLAGS));
     }
     uninterrupted(|| {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -118,8 +104,13 @@ fn send_with(
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(Errno::TOOMANYREFS);
         }
-        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, os::socket::SEND_FLAGS)
     })
+}
+
+/// One write that does not wait, whatever the socket's mode.
+pub(crate) fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    uninterrupted(|| os::socket::send_now(socket, bytes))
 }
 
 /// One read that does not wait, with the descriptors that ride on it. The outer error is the system's
