@@ -108,7 +108,7 @@ fn run(options: &Options) -> io::Result<()> {
     }
     println!("{}", table(&mut rows, &costs));
     if options.soak > 0 {
-        soak(&servers[BROKER], &requests, options.soak)?;
+        soak(&servers[BROKER], &servers[0], &requests, options.soak)?;
     }
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{:#}\n", to_json(&mut rows, &costs)))?;
@@ -213,21 +213,24 @@ fn allocations(home: &Path, requests: &[Vec<u8>]) -> io::Result<f64> {
     Ok(more.saturating_sub(fewer) as f64 / COUNTED as f64)
 }
 
-/// Shows whether anything drifts: time, memory and descriptors over many Hellos.
-fn soak(broker: &Server, requests: &[Vec<u8>], hellos: usize) -> io::Result<()> {
+/// Shows whether anything drifts: time, memory and descriptors over many Hellos. The bare server gets a tenth
+/// as many in between, so that a machine that gets slower is told from a broker that does.
+fn soak(broker: &Server, bare: &Server, requests: &[Vec<u8>], hellos: usize) -> io::Result<()> {
     let Some(pid) = broker.pid else { return Ok(()) };
     println!(
-        "| Hellos so far | p50 us | p99 us | answers/s | resident KiB | descriptors |\n|--:|--:|--:|--:|--:|--:|"
+        "| Hellos so far | p50 us | p99 us | answers/s | p50 to the bare one's | resident KiB | descriptors |\n|--:|--:|--:|--:|--:|--:|--:|"
     );
     for part in 1..=10 {
         let mut round = drive(&broker.socket, requests, SOAKING, hellos / 10)?;
+        let mut control = drive(&bare.socket, requests, SOAKING, hellos / 100)?;
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
         println!(
-            "| {} | {:.1} | {:.1} | {:.0} | {} | {descriptors} |",
+            "| {} | {:.1} | {:.1} | {:.0} | {:.2}x | {} | {descriptors} |",
             part * (hellos / 10),
             round.latencies.percentile_us(0.5),
             round.latencies.percentile_us(0.99),
             round.latencies.len() as f64 / round.took.as_secs_f64(),
+            round.latencies.percentile_us(0.5) / control.latencies.percentile_us(0.5),
             resident_kib(pid)?.0,
         );
     }
