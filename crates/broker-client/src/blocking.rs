@@ -64,9 +64,16 @@ impl Session {
             }
         }
         let broker = attempt.broker()?;
-        let negotiation = Negotiation::new(broker.endpoint(), connector.hello());
-        let agreement = negotiation.and_then(|negotiation| negotiation.run_blocking(limit));
-        let agreement = agreement.map_err(|error| broker.failed(error))?;
+        let agreement = loop {
+            let negotiation = Negotiation::new(broker.endpoint(), connector.hello());
+            match negotiation.and_then(|negotiation| negotiation.run_blocking(limit)) {
+                Ok(agreement) => break agreement,
+                Err(error) => match attempt.pause(&error) {
+                    Some(pause) => std::thread::sleep(pause),
+                    None => return Err(broker.failed(error)),
+                },
+            }
+        };
         let dialled = Place::new(Party::Backend, &agreement.backend_pipe).dial_blocking(limit);
         let (stream, conversation) = attempt.start(agreement, dialled)?;
         Ok(Self { stream, conversation })

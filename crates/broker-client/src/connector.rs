@@ -21,6 +21,7 @@ use crate::hello::Hello;
 use crate::link::{ExchangeError, Limit};
 use crate::memory::{Known, Memory};
 use crate::negotiation::HelloError;
+use crate::refused::RefusedKind;
 
 /// Why there is no session.
 #[derive(Debug, Error)]
@@ -74,6 +75,7 @@ pub struct Connector {
     hello: Hello,
     broker: Option<PathBuf>,
     timeout: Option<Duration>,
+    asks_again: bool,
     memory: Memory,
 }
 
@@ -85,7 +87,13 @@ impl Connector {
     pub fn new(hello: Hello) -> Self {
         let handoff = Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA;
         let rest = hello.offered() - handoff;
-        Self { hello: hello.capabilities(rest), broker: None, timeout: None, memory: Memory::default() }
+        Self {
+            hello: hello.capabilities(rest),
+            broker: None,
+            timeout: None,
+            asks_again: true,
+            memory: Memory::default(),
+        }
     }
 
     /// Asks the broker at this endpoint, whatever the definition says.
@@ -99,6 +107,14 @@ impl Connector {
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Gives a refusal back at once. Where this is not called, a broker that asks for patience (too many
+    /// Hellos, a shutdown, too few descriptors) is asked again after the time that it names, as long as that
+    /// is within the [timeout](Self::timeout).
+    #[must_use]
+    pub fn without_retry(self) -> Self {
+        Self { asks_again: false, ..self }
     }
 
     pub(crate) const fn hello(&self) -> &Hello {
@@ -143,6 +159,25 @@ impl Attempt<'_> {
                 None
             }
         }
+    }
+
+    /// How long to wait before the broker is asked again; none where its refusal is the last word.
+    pub(crate) fn pause(&self, error: &HelloError) -> Option<Duration> {
+        let HelloError::Refused(refused) = error else { return None };
+        let is_worth_it = match refused.kind {
+            RefusedKind::RateLimited { .. } | RefusedKind::ShuttingDown { .. } | RefusedKind::FdPressure => {
+                true
+            }
+            RefusedKind::VersionUnsupported
+            | RefusedKind::VersionBlocked
+            | RefusedKind::ServiceUnknown
+            | RefusedKind::SpawnFailed
+            | RefusedKind::PeerRejected
+            | RefusedKind::Internal
+            | RefusedKind::Other(_) => false,
+        };
+        let pause = refused.retry_after.filter(|_| is_worth_it && self.connector.asks_again)?;
+        self.limit.has_room_for(pause).then_some(pause)
     }
 
     /// The broker to ask.

@@ -154,6 +154,11 @@ impl Limit {
         self.left().map_or(0, |left| unix_ms(now, left))
     }
 
+    /// Whether it is not over by the end of a pause.
+    pub(crate) fn has_room_for(self, pause: Duration) -> bool {
+        self.left().is_none_or(|left| pause < left)
+    }
+
     fn left(self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
@@ -377,6 +382,8 @@ mod tests {
         assert!(Limit::from_now(second * 60).share(second).left() <= Some(second));
         assert!(Limit::from_now(second).share(second).left() <= Some(second / 2));
         assert!(Limit::from_now(Duration::MAX).share(second).left() <= Some(second));
+        assert!(Limit::from_now(second * 60).has_room_for(second) && LIMIT.has_room_for(Duration::MAX));
+        assert!(!Limit::from_now(second).has_room_for(second));
     }
 
     #[test]

@@ -135,14 +135,21 @@ impl Refused {
                     "update the older one: this client speaks protocol {PROTOCOL_VERSION}, the broker {min} to {max}"
                 )
             }
-            RefusedKind::VersionBlocked => format!(
-                "ask for another version, or change what the definition allows; `brokerd service show {service}` prints it"
-            ),
+            RefusedKind::VersionBlocked => {
+                format!("`brokerd service show {service}` prints which versions it allows")
+            }
             RefusedKind::ServiceUnknown => match (self.detail("broker_instance"), self.detail("pipe")) {
                 (Some(instance), Some(pipe)) => format!("ask broker '{instance}' at {pipe} instead"),
-                _ => format!(
-                    "check the name with `brokerd service list`, or add it with `brokerd service add {service} --binary PATH`"
-                ),
+                _ => {
+                    let check = "check the name with `brokerd service list`";
+                    let add = format!("`brokerd service add {service} --binary PATH`");
+                    // The broker may have said so.
+                    if self.reason.contains(&add) {
+                        check.to_owned()
+                    } else {
+                        format!("{check}, or add it with {add}")
+                    }
+                }
             },
             RefusedKind::RateLimited { retry_after } => format!("{}, and less often", again(retry_after)),
             RefusedKind::ShuttingDown { retry_after } => {
@@ -259,6 +266,16 @@ mod tests {
             let text = refused.to_string();
             assert!(text.contains(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_broker_advises_is_not_said_twice() {
+        let reason =
+            "no definition for service 'cache'; add one with `brokerd service add cache --binary PATH`";
+        let details = [("service".to_owned(), "cache".to_owned())].into();
+        let wire = wire::Refused { code: 2, reason: reason.into(), details, ..wire::Refused::default() };
+        let text = Refused::from(wire).to_string();
+        assert_eq!(text, format!("the broker refuses: {reason}; check the name with `brokerd service list`"));
     }
 
     #[test]

@@ -40,11 +40,19 @@ impl Session {
             }
         }
         let broker = attempt.broker()?;
-        let agreement = match Negotiation::new(broker.endpoint(), connector.hello()) {
-            Ok(negotiation) => negotiation.run(limit).await,
-            Err(error) => Err(error),
+        let agreement = loop {
+            let agreement = match Negotiation::new(broker.endpoint(), connector.hello()) {
+                Ok(negotiation) => negotiation.run(limit).await,
+                Err(error) => Err(error),
+            };
+            match agreement {
+                Ok(agreement) => break agreement,
+                Err(error) => match attempt.pause(&error) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(broker.failed(error)),
+                },
+            }
         };
-        let agreement = agreement.map_err(|error| broker.failed(error))?;
         let place = Place::new(Party::Backend, &agreement.backend_pipe);
         let dialled = limit.bound(place, place.dial()).await;
         let (stream, conversation) = attempt.start(agreement, dialled)?;

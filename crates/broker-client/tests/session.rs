@@ -6,7 +6,7 @@ mod fake;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use broker_client::{
     Capabilities, Connector, ExchangeError, HelloError, Origin, Party, PayloadProtocol, RefusedKind,
@@ -21,6 +21,12 @@ use fake::session::HALVES;
 use fake::{FakeServer, Request, hello};
 
 const CONTROL: u64 = 0;
+
+/// Codes and a field of `Refused`.
+const RATE_LIMITED: u64 = 4;
+const SHUTTING_DOWN: u64 = 5;
+const FD_PRESSURE: u64 = 9;
+const RETRY_AFTER: u64 = 6;
 const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
 
 /// A time in which nothing comes from a backend that never says anything.
@@ -358,6 +364,58 @@ fn a_refusal_is_the_brokers_and_an_unreachable_backend_is_told_from_it() {
             let error = half.connect(&connector).unwrap_err();
             assert!(matches!(error, SessionError::Backend(ExchangeError::Connect(_))), "{error}");
             assert_eq!(broker.requests().len(), hellos, "a backend that was not reached is not remembered");
+        }
+    }
+}
+
+/// A broker that refuses the first Hello with this code and time, and agrees to those after it.
+fn impatient(code: u64, retry_after_ms: u64, backend: PathBuf) -> FakeServer {
+    let hellos = AtomicUsize::new(0);
+    FakeServer::replying(move |request| {
+        if hellos.fetch_add(1, Ordering::Relaxed) > 0 {
+            return negotiated(request, &backend, 1_800);
+        }
+        let refused = [text(1, "not now"), number(4, code), number(RETRY_AFTER, retry_after_ms)].concat();
+        Response::new(CONTROL, request.id(), text(2, refused)).bytes()
+    })
+}
+
+#[test]
+fn a_broker_that_asks_for_patience_is_asked_again_after_the_time_it_names() {
+    for half in HALVES {
+        for code in [RATE_LIMITED, SHUTTING_DOWN, FD_PRESSURE] {
+            let backend = FakeServer::conversing(|request| echo(request).bytes());
+            let broker = impatient(code, 5, backend.endpoint());
+            let begun = Instant::now();
+            let connector = Connector::new(hello()).broker(broker.endpoint());
+            let mut session = half.connect(&connector).unwrap();
+            assert!(begun.elapsed() >= Duration::from_millis(5));
+            assert_eq!(session.request(LANE, "now?").unwrap(), "now?");
+            let ids: Vec<_> = broker.requests().iter().map(Request::id).collect();
+            assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_that_patience_does_not_help_against_is_given_back_at_once() {
+    const MINUTE_MS: u64 = 60_000;
+    let other_codes = (0..12).filter(|code| ![RATE_LIMITED, SHUTTING_DOWN, FD_PRESSURE].contains(code));
+    let for_ever = |connector: Connector| connector.timeout(Duration::MAX);
+    // Beyond the limit, not wanted, and of no use.
+    type Case = (u64, u64, fn(Connector) -> Connector);
+    let mut cases: Vec<Case> = vec![
+        (RATE_LIMITED, MINUTE_MS, |connector| connector.timeout(Duration::from_secs(59))),
+        (RATE_LIMITED, MINUTE_MS, |connector| connector.timeout(Duration::MAX).without_retry()),
+        (RATE_LIMITED, 0, for_ever),
+    ];
+    cases.extend(other_codes.map(|code| (code, MINUTE_MS, for_ever as fn(Connector) -> Connector)));
+    for half in HALVES {
+        for (code, retry_after_ms, change) in &cases {
+            let broker = impatient(*code, *retry_after_ms, "/absent/backend.sock".into());
+            let error = half.connect(&change(Connector::new(hello()).broker(broker.endpoint()))).unwrap_err();
+            assert!(matches!(error, SessionError::Hello(HelloError::Refused(_))), "{code}: {error}");
+            assert_eq!(broker.requests().len(), 1);
         }
     }
 }
