@@ -91,6 +91,36 @@ fn start_it_together() {
 }
 
 #[test]
+fn a_broker_that_is_started_keeps_no_directory_in_use_and_takes_a_relative_socket() {
+    if std::env::var_os(CHILD_VARIABLE).is_some() {
+        let connector = Connector::new(hello()).broker("run/own.sock").timeout(PATIENCE);
+        drop(blocking::Session::connect(&connector.start_broker(World::program("brokerd"))).unwrap());
+        return;
+    }
+    let world = World::new();
+    world.define("cache", &[]);
+    std::fs::create_dir(world.path("work")).unwrap();
+    let outcome = Finished::of(
+        world
+            .command(&std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "a_broker_that_is_started_keeps_no_directory_in_use_and_takes_a_relative_socket",
+            ])
+            .current_dir(world.path("work"))
+            .env(CHILD_VARIABLE, "1"),
+    );
+    let socket = world.path("work/run/own.sock");
+    let options = ["--socket", socket.to_str().unwrap()];
+    let status = world.run(&[&["status", "--json"][..], &options].concat());
+    let broker = serde_json::from_str::<serde_json::Value>(&status.stdout).unwrap()["broker_pid"].clone();
+    let directory = std::fs::read_link(format!("/proc/{broker}/cwd"));
+    let ended = world.run(&[&["shutdown"][..], &options].concat());
+    assert!(outcome.is_success() && ended.is_success(), "{outcome:?} {ended:?}");
+    assert_eq!(directory.unwrap(), std::path::Path::new("/"));
+}
+
+#[test]
 fn a_broker_that_cannot_be_started_is_an_error_with_the_command() {
     let world = World::new();
     let connector = Connector::new(hello()).broker(world.socket()).timeout(PATIENCE);

@@ -4,6 +4,7 @@
 //! waits for whichever that is. Invariant: a broker that was started here outlives the session, the
 //! connector and the client, and never becomes a zombie while the client lives.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -22,9 +23,13 @@ const ALREADY_RUNNING: i32 = 3;
 pub(crate) struct Started(Option<Child>);
 
 impl Started {
-    /// Starts it, out of reach of what ends this process from its terminal.
-    pub(crate) fn run(program: &Path, arguments: &[String]) -> io::Result<Self> {
-        Ok(Self(Some(detached(Command::new(program).args(arguments)).spawn()?)))
+    /// Starts it, out of reach of what ends this process from its terminal and in the root directory, so that
+    /// it holds no other in use. `PATH` is searched for a program without a slash.
+    pub(crate) fn run(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
+        let has_place = program.parent().is_some_and(|parent| !parent.as_os_str().is_empty());
+        let program = if has_place { std::path::absolute(program)? } else { program.to_path_buf() };
+        let mut command = Command::new(program);
+        Ok(Self(Some(detached(command.args(arguments).current_dir("/")).spawn()?)))
     }
 
     /// How it has ended; none while it runs, and where it made way for another broker.
@@ -49,7 +54,7 @@ mod tests {
     use super::*;
 
     fn run_to_its_end(script: &str) -> Option<ExitStatus> {
-        let mut started = Started::run(Path::new("/bin/sh"), &["-c".to_owned(), script.to_owned()]).unwrap();
+        let mut started = Started::run(Path::new("/bin/sh"), &["-c".into(), script.into()]).unwrap();
         started.0.as_mut().unwrap().wait().unwrap();
         started.failure().unwrap()
     }
@@ -61,9 +66,9 @@ mod tests {
         assert_eq!(run_to_its_end("kill -9 $$").unwrap().code(), None);
         assert_eq!(run_to_its_end("exit 3"), None);
 
-        let mut started = Started::run(Path::new("/bin/cat"), &["-".to_owned()]).unwrap();
+        let mut started = Started::run(Path::new("/bin/cat"), &["-".into()]).unwrap();
         started.0.as_mut().unwrap().wait().unwrap();
-        let mut waits = Started::run(Path::new("/bin/sleep"), &["60".to_owned()]).unwrap();
+        let mut waits = Started::run(Path::new("/bin/sleep"), &["60".into()]).unwrap();
         assert_eq!(waits.failure().unwrap(), None, "it runs");
         waits.0.as_mut().unwrap().kill().unwrap();
     }

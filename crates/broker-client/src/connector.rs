@@ -4,6 +4,7 @@
 //! It dials nothing itself; [`Session`](crate::blocking::Session) and its async twin do, in the same
 //! steps. Invariant: where the environment switches the broker off, nothing is dialled.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -237,12 +238,14 @@ impl Attempt<'_> {
     pub(crate) fn broker(&self) -> Result<Broker, SessionError> {
         match &self.connector.broker {
             Some(endpoint) => {
-                let arguments = ["serve".to_owned(), "--socket".to_owned(), endpoint.display().to_string()];
+                // One that cannot be made absolute is not found either.
+                let socket = std::path::absolute(endpoint).unwrap_or_else(|_| endpoint.clone());
+                let arguments = ["serve".into(), "--socket".into(), socket.into_os_string()];
                 Ok(Broker { arguments, endpoint: endpoint.clone() })
             }
             None => {
                 let broker = broker_of(self.connector.hello.service())?;
-                let arguments = ["serve".to_owned(), "--instance".to_owned(), broker.instance.to_string()];
+                let arguments = ["serve".into(), "--instance".into(), broker.instance.to_string().into()];
                 Ok(Broker { arguments, endpoint: broker.endpoint })
             }
         }
@@ -268,7 +271,7 @@ impl Attempt<'_> {
 /// A broker, and how to run it where it does not.
 pub(crate) struct Broker {
     endpoint: PathBuf,
-    arguments: [String; 3],
+    arguments: [OsString; 3],
 }
 
 fn is_absent(error: &HelloError) -> bool {
@@ -287,7 +290,8 @@ impl Broker {
     }
 
     fn command(&self, program: &str) -> String {
-        format!("{program} {}", self.arguments.join(" "))
+        let words = self.arguments.iter().map(|word| word.to_string_lossy());
+        words.fold(program.to_owned(), |command, word| format!("{command} {word}"))
     }
 
     fn failed(&self, error: HelloError) -> SessionError {
