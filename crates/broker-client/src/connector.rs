@@ -130,8 +130,8 @@ impl Connector {
     }
 
     /// Starts the broker where it does not run: this program, usually `brokerd`, which is looked for in
-    /// `PATH` unless it has a slash. It outlives this process, has its environment and writes to no log;
-    /// connecting waits for it within the [timeout](Self::timeout).
+    /// `PATH` unless it has a slash. It outlives this process, has its environment, none of its descriptors, and
+    /// writes to no log; connecting waits for it within the [timeout](Self::timeout).
     ///
     /// A thread of this process waits for the end of each broker that it has started.
     #[must_use]

@@ -2,8 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-/// Sets a command up to run on its own: without this process's input and output, and out of reach of what
-/// its terminal sends to it (a process group of its own, setpgid(2); none of its console on Windows).
+/// Sets a command up to run on its own: without this process's input and output; out of reach of what its
+/// terminal sends to it (a process group of its own, setpgid(2); none of its console on Windows); and without
+/// any other of its descriptors. One that was inherited, such as a build's output or its job tokens, would keep
+/// its reader waiting for as long as the process lives.
 ///
 /// The process still has this one for its parent: somebody has to wait for its end.
 ///
@@ -16,5 +18,5 @@ use std::process::{Command, Stdio};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn detached(command: &mut Command) -> &mut Command {
-    crate::sys::detach::group(command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+    crate::sys::detach::isolate(command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
