@@ -3,7 +3,6 @@
 
 mod admin;
 mod agreement;
-mod autostart;
 pub mod blocking;
 mod config;
 mod connector;
