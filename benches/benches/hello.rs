@@ -39,7 +39,7 @@ fn decide(criterion: &mut Criterion) {
             });
         });
 
-        let mut issuing = handler(BackendHandoff::Accepts, scale);
+        let mut issuing = handler(BackendHandoff::Plain, scale);
         group.bench_function("handle_request with a token", |bencher| {
             bencher.iter(|| {
                 let reply = issuing.handle_request(now(), peer(), black_box(&decoded));
@@ -121,7 +121,7 @@ fn parts(criterion: &mut Criterion) {
 fn allocations(_: &mut Criterion) {
     let body = request_body();
     println!("allocations per Hello:");
-    for (name, handoff) in [("plain", BackendHandoff::DialOnly), ("with a token", BackendHandoff::Accepts)] {
+    for (name, handoff) in [("plain", BackendHandoff::DialOnly), ("with a token", BackendHandoff::Plain)] {
         let mut handler = handler(handoff, Scale::SMALL);
         let mut out = Vec::new();
         const HELLOS: u64 = 1_000;

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_fixture_comes_to_an_agreement() {
-        for (handoff, length) in [(BackendHandoff::DialOnly, 5), (BackendHandoff::Accepts, 5 + 18)] {
+        for (handoff, length) in [(BackendHandoff::DialOnly, 5), (BackendHandoff::Plain, 5 + 18)] {
             let mut answer = Vec::new();
             handler(handoff, Scale::SMALL).handle_frame(Now::default(), peer(), &request_body(), &mut answer);
             let frame = Frame::decode(&answer[5..]).unwrap();
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_hello_allocates_nothing_once_there_is_a_buffer_for_the_reply() {
-        for handoff in [BackendHandoff::DialOnly, BackendHandoff::Accepts] {
+        for handoff in [BackendHandoff::DialOnly, BackendHandoff::Plain] {
             let (mut handler, body) = (handler(handoff, Scale::SMALL), request_body());
             let mut out = Vec::with_capacity(1_024);
             // The first one makes its peer known.

@@ -6,12 +6,14 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end at any surprise")]
 
+mod plain_backend;
 mod process;
 mod wire;
 mod world;
 
 use std::time::Duration;
 
+pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
 pub use process::{Daemon, Finished, exists, has_died};
 pub use wire::{Wire, agreed, frame_of, hello, refused, reply_of};
 pub use world::World;

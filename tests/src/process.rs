@@ -98,6 +98,20 @@ impl Daemon {
         self.child.id()
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Waits until it has no more descriptors open than this.
+    pub fn wait_for_descriptors(&self, most: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.descriptors() > most {
+            assert!(Instant::now() < deadline, "{} descriptors are open", self.descriptors());
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(pid(self.child.id()), signal).unwrap();

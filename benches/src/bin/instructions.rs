@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 
 fn run(scenario: Scenario, hellos: u64) {
     let handoff = match scenario {
-        Scenario::BytesToBytesWithToken => BackendHandoff::Accepts,
+        Scenario::BytesToBytesWithToken => BackendHandoff::Plain,
         Scenario::HandleRequest | Scenario::BytesToBytes | Scenario::Connection => BackendHandoff::DialOnly,
     };
     let (mut handler, body) = (handler(handoff, Scale::SMALL), request_body());

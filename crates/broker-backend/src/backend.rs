@@ -4,13 +4,17 @@
 //! Invariant: once a [`Backend`] exists, its endpoint takes connections, and they wait to be served.
 
 use std::future::pending;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use broker_protocol::control::{Announcement, CONTROL_FD};
+use broker_protocol::{Capabilities, ServiceName, Version};
 use broker_transport::activation::{self, ActivationError};
 use broker_transport::endpoint::{self, EndpointError};
 use broker_transport::listener::{BindError, BindOptions, BoundSocket};
 use broker_transport::lock::{InstanceLock, LockError};
 use broker_transport::private_dir::{self, PrivateDirError};
+use broker_transport::stream::Stream;
 use thiserror::Error;
 
 use crate::environment::{Environment, EnvironmentError};
@@ -45,6 +49,9 @@ pub enum StartError {
     /// Another process serves the endpoint.
     #[error("cannot have the endpoint alone: {0}")]
     Lock(#[from] LockError),
+    /// What the broker passed for a control connection is none.
+    #[error("cannot take the control connection to the broker: {0}")]
+    Control(#[source] io::Error),
     /// The user's namespace is not known.
     #[error("cannot name the endpoint's namespace: {0}")]
     Namespace(#[from] EndpointError),
@@ -59,6 +66,8 @@ pub struct Backend {
     pub(crate) identity: Identity,
     /// Released after the socket, so that nobody binds a place that is still taken.
     pub(crate) lock: Option<InstanceLock>,
+    /// To the broker that started this process, where both know of such connections.
+    pub(crate) control: Option<(Stream, Announcement)>,
     environment: Option<Environment>,
     endpoint: PathBuf,
 }
@@ -87,7 +96,20 @@ impl Backend {
             // No lock: the broker makes a fresh name for every start, in a directory that it keeps.
             None => BoundSocket::bind(&endpoint, &BindOptions::default())?,
         };
-        Ok(Self { socket, identity, lock: None, environment: Some(environment), endpoint })
+        let control = match activation::take_parent_stream(CONTROL_FD) {
+            Ok(Some(descriptor)) => {
+                let stream = Stream::from_owned_fd(descriptor).map_err(StartError::Control)?;
+                Some((stream, announcement(&environment.service, &environment.version, &endpoint)))
+            }
+            Ok(None) => None,
+            // Somebody stands between the broker and this process: it is reached by dialling.
+            Err(error @ ActivationError::NotTheParents { .. }) => {
+                tracing::debug!(%error, "there is no control connection");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { socket, identity, lock: None, control, environment: Some(environment), endpoint })
     }
 
     /// A backend that runs without having been started by a broker, on an endpoint of its own.
@@ -107,7 +129,7 @@ impl Backend {
         private_dir::ensure_private_dir(directory)?;
         let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint), &endpoint.to_string_lossy())?;
         let socket = BoundSocket::bind(&endpoint, &BindOptions::default())?;
-        Ok(Self { socket, identity, lock: Some(lock), environment: None, endpoint })
+        Ok(Self { socket, identity, lock: Some(lock), control: None, environment: None, endpoint })
     }
 
     /// Where it listens.
@@ -163,5 +185,14 @@ impl Backend {
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         serve::run(self, handler, stop).await
+    }
+}
+
+fn announcement(service: &ServiceName, version: &Version, endpoint: &Path) -> Announcement {
+    Announcement {
+        service_name: service.to_string(),
+        service_version: version.to_string(),
+        endpoint: endpoint.to_string_lossy().into_owned(),
+        capabilities: (Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA).bits(),
     }
 }

@@ -1,14 +1,14 @@
 //! One connection: frame in, frame out, until one side has enough (protocol.md, "Framing" and
 //! "Conversations" 3).
 //!
-//! A connection that was dialled is served here; where its stream came from makes no difference to a
+//! Dialled and adopted connections are served alike; where a stream came from makes no difference to a
 //! handler. Invariants: answers leave in the order of the requests; a peer's bytes end at most the
 //! connection they came on; no more is buffered than the one frame at hand.
 
 use std::io;
 use std::sync::Arc;
 
-use broker_protocol::bytes::Bytes;
+use broker_protocol::bytes::{Buf, Bytes};
 use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_protocol::prost::{DecodeError, Message};
 use broker_protocol::wire::{Frame, FrameKind, PayloadEncoding};
@@ -32,6 +32,10 @@ impl<H> Service<H> {
     pub(crate) const fn new(handler: H, identity: Identity) -> Self {
         Self { handler, identity }
     }
+
+    pub(crate) const fn handler(&self) -> &H {
+        &self.handler
+    }
 }
 
 /// A connection to a peer that may be served.
@@ -41,6 +45,8 @@ pub(crate) struct Connection<H> {
     reader: FrameReader,
     service: Arc<Service<H>>,
     is_stopping: watch::Receiver<bool>,
+    /// What the client is sent before anything else.
+    greeting: Bytes,
 }
 
 /// Why a connection was closed in the middle of the conversation.
@@ -73,7 +79,22 @@ impl<H: Handler> Connection<H> {
         service: Arc<Service<H>>,
         is_stopping: watch::Receiver<bool>,
     ) -> Self {
-        Self { stream, peer, reader: FrameReader::new(MAX_FRAME_BODY), service, is_stopping }
+        let reader = FrameReader::new(MAX_FRAME_BODY);
+        Self { stream, peer, reader, service, is_stopping, greeting: Bytes::new() }
+    }
+
+    /// Sends the client this before anything else: at once as far as there is room for it.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(crate) fn greet(mut self, mut greeting: Bytes) -> io::Result<Self> {
+        match self.stream.try_write(&greeting) {
+            Ok(sent) => greeting.advance(sent),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        self.greeting = greeting;
+        Ok(self)
     }
 
     /// Serves until the peer closes, breaks a rule, or the backend stops.
@@ -87,6 +108,8 @@ impl<H: Handler> Connection<H> {
     }
 
     async fn converse(&mut self) -> Result<(), Fault> {
+        let greeting = std::mem::take(&mut self.greeting);
+        self.stream.send_all(&greeting).await.map_err(Fault::Write)?;
         while let Some(body) = self.next_body().await? {
             // A request that lay in the socket when the stop came is taken, but only one.
             let is_last = *self.is_stopping.borrow();

@@ -3,6 +3,7 @@
 //! Invariant: a handler sees whole requests that keep the protocol's rules, and never makes a frame:
 //! lane, id and trace context of the answer are those of the request, whatever it returns.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use broker_protocol::PayloadProtocol;
@@ -39,6 +40,31 @@ use broker_transport::peer::PeerCredentials;
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
     fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
+
+    /// The last open connection has ended: the time for what would only be in the way of requests, such as
+    /// writing a cache to disk. Dropped where a client comes meanwhile. Does nothing where it is not
+    /// implemented.
+    fn idle(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
+    /// The broker will end this process soon. No new connection is taken from now on; what has to be
+    /// finished or saved is to be, for at most this long. Does nothing where it is not implemented.
+    fn quiesce(&self, limit: Duration) -> impl Future<Output = ()> + Send {
+        let _ = limit;
+        async {}
+    }
+
+    /// Somebody is to replace or remove what lies below this path: close every file and directory there
+    /// that is held open. An empty path is everything that can be done without. Where it is not
+    /// implemented, a service holds nothing open.
+    ///
+    /// # Errors
+    /// Why something stays open, for people.
+    fn release_handles(&self, path: &Path) -> impl Future<Output = Result<(), String>> + Send {
+        let _ = path;
+        async { Ok(()) }
+    }
 }
 
 impl<F, A> Handler for F

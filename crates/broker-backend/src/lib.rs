@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod broker;
 mod connection;
+mod connections;
+mod control;
 pub mod environment;
 mod handler;
 mod identity;

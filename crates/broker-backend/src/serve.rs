@@ -9,16 +9,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_transport::listener::{AcceptError, Accepted, Listener};
+use broker_transport::listener::{AcceptError, Listener};
 use broker_transport::peer::PeerCredentials;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::Instrument;
+use tokio::time::{Instant, sleep_until};
 
 use crate::backend::Backend;
-use crate::connection::{Connection, Service};
+use crate::broker::Broker;
+use crate::connection::Service;
+use crate::connections::Connections;
 use crate::handler::Handler;
 use crate::identity::Unidentified;
 
@@ -45,11 +45,12 @@ pub(crate) async fn run(
     handler: impl Handler,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let Backend { socket, identity, lock, .. } = backend;
+    let Backend { socket, identity, lock, control, .. } = backend;
     let listener = Listener::from_bound(socket).map_err(ServeError::Watch)?;
     let service = Arc::new(Service::new(handler, identity.clone()));
+    let mut broker = Broker::begin(control, &service);
     let (stopping, is_stopping) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(Arc::clone(&service), is_stopping);
     let mut backoff = Backoff::default();
     let (mut stop, mut unidentified) = (pin!(stop), pin!(identity.failed()));
     loop {
@@ -57,76 +58,40 @@ pub(crate) async fn run(
             biased;
             () = &mut stop => break,
             error = &mut unidentified => return Err(error.into()),
-            Some(ended) = connections.join_next() => {
-                report(ended);
+            () = connections.ended() => {
                 // It has left a descriptor to accept another one with.
                 backoff.cut_short();
             }
-            accepted = backoff.then(listener.accept()) => match accepted {
+            event = broker.next() => broker.take(event, &mut connections),
+            accepted = backoff.then(listener.accept()), if !broker.has_quiesced() => match accepted {
                 Ok(accepted) => {
                     backoff.reset();
-                    if let Some((connection, span)) = admit(accepted, &service, &is_stopping) {
-                        connections.spawn(connection.serve().instrument(span));
-                    }
+                    connections.admit(accepted);
                 }
                 Err(error) => backoff.failed(&error, Instant::now()),
             },
         }
     }
+    broker.leave().await;
     drop(listener);
     drop(lock);
     stopping.send_replace(true);
-    let drained = timeout(DRAIN_LIMIT, async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    });
-    if drained.await.is_err() {
-        tracing::warn!(
-            connections = connections.len(),
-            "requests were cut off, as they took too long to end"
-        );
-    }
+    connections.drain().await;
     Ok(())
-}
-
-fn admit<H: Handler>(
-    accepted: Accepted,
-    service: &Arc<Service<H>>,
-    is_stopping: &watch::Receiver<bool>,
-) -> Option<(Connection<H>, tracing::Span)> {
-    match admissible(accepted.peer) {
-        Ok(peer) => {
-            let span = tracing::debug_span!("connection", peer_pid = peer.pid);
-            let service = Arc::clone(service);
-            Some((Connection::new(accepted.stream, peer, service, is_stopping.clone()), span))
-        }
-        Err(why) => {
-            tracing::warn!(%why, "a connection was closed unread");
-            None
-        }
-    }
 }
 
 /// Why a peer is not served.
 #[derive(Debug, Error)]
-enum Inadmissible {
+pub(crate) enum Inadmissible {
     #[error("its peer is user {0}, not the one this process runs as")]
     ForeignUser(u64),
     #[error("the kernel does not say who its peer is: {0}")]
     Unknown(#[from] io::Error),
 }
 
-fn admissible(peer: io::Result<PeerCredentials>) -> Result<PeerCredentials, Inadmissible> {
+pub(crate) fn admissible(peer: io::Result<PeerCredentials>) -> Result<PeerCredentials, Inadmissible> {
     let peer = peer?;
     if peer.user.is_self() { Ok(peer) } else { Err(Inadmissible::ForeignUser(peer.user.key())) }
-}
-
-/// A connection's own end is told where it happens; what is left is a handler that panicked.
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a handler panicked; its connection is closed");
-    }
 }
 
 /// When to accept again after an accept that failed.

@@ -112,6 +112,37 @@ impl HelloOutcome {
     }
 }
 
+/// How an attempt to pass a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoffOutcome {
+    /// The backend took the connection.
+    Accepted,
+    /// It did not, and said so.
+    Rejected,
+    /// It said nothing in time.
+    Expired,
+    /// It, or the way to it, was gone before it said anything.
+    Lost,
+    /// The offer never left.
+    Unsent,
+}
+
+impl HandoffOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [Self::Accepted, Self::Rejected, Self::Expired, Self::Lost, Self::Unsent];
+
+    /// The outcome's label value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Lost => "lost",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
 /// Which series something is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesId(usize);
@@ -130,6 +161,8 @@ pub struct Series {
     hello_duration: Histogram,
     spawns_succeeded: u64,
     spawns_failed: u64,
+    handoffs: [u64; HandoffOutcome::ALL.len()],
+    handoff_duration: Histogram,
 }
 
 impl Series {
@@ -151,6 +184,16 @@ impl Series {
     /// Time from accept to the reply being ready.
     pub const fn hello_duration(&self) -> &Histogram {
         &self.hello_duration
+    }
+
+    /// Handoffs that ended like this.
+    pub const fn handoffs(&self, outcome: HandoffOutcome) -> u64 {
+        self.handoffs[outcome as usize]
+    }
+
+    /// Time from an offer to its answer.
+    pub const fn handoff_duration(&self) -> &Histogram {
+        &self.handoff_duration
     }
 
     /// Starts that ended with a ready backend, and those that did not.
@@ -208,6 +251,14 @@ impl Metrics {
 
     pub(crate) fn spawn_failed(&mut self, id: SeriesId) {
         self.series[id.0].spawns_failed += 1;
+    }
+
+    pub(crate) fn handoff(&mut self, id: SeriesId, outcome: HandoffOutcome) {
+        self.series[id.0].handoffs[outcome as usize] += 1;
+    }
+
+    pub(crate) fn handoff_took(&mut self, id: SeriesId, took: Duration) {
+        self.series[id.0].handoff_duration.observe(took);
     }
 
     pub(crate) const fn rate_limited(&mut self) {

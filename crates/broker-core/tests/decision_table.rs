@@ -50,7 +50,7 @@ fn handler_with(config: HelloConfig, definition: &ServiceDefinition, handoff: Ba
 }
 
 fn handler() -> Handler {
-    handler_with(HelloConfig::default(), &definition(), BackendHandoff::Accepts)
+    handler_with(HelloConfig::default(), &definition(), BackendHandoff::Plain)
 }
 
 fn hello() -> Hello {
@@ -283,7 +283,7 @@ fn row_14_a_service_of_another_trust_domain_names_the_right_pipe() {
         domain: TrustDomain::Only(BrokerInstance::Service("other".parse().unwrap())),
         ..HelloConfig::default()
     };
-    let mut handler = handler_with(config, &definition(), BackendHandoff::Accepts)
+    let mut handler = handler_with(config, &definition(), BackendHandoff::Plain)
         .with_endpoint_names(|instance| format!("/run/{instance}.sock"));
     let refused = refused(ask(&mut handler, &request(&hello())));
     assert_eq!(refused.code(), ErrorCode::ErrorServiceUnknown);
@@ -298,7 +298,7 @@ fn row_16_the_floor_its_pre_release_and_the_allow_list() {
             version_allow_list: allow.iter().map(ToString::to_string).collect(),
             ..definition()
         };
-        let mut handler = handler_with(HelloConfig::default(), &definition, BackendHandoff::Accepts);
+        let mut handler = handler_with(HelloConfig::default(), &definition, BackendHandoff::Plain);
         match ask(&mut handler, &request(&Hello { wanted_version: wanted.into(), ..hello() })) {
             hello_reply::Result::Negotiated(_) => None,
             hello_reply::Result::Refused(refused) => Some((refused.code(), refused.retry_after_ms)),
@@ -338,7 +338,7 @@ fn row_19_an_agreement_names_the_backend_and_a_fresh_id() {
 fn row_19_an_unknown_label_is_a_warning_in_every_agreement() {
     let mut definition = definition();
     definition.labels.insert("spawn.nice".into(), "5".into());
-    let mut handler = handler_with(HelloConfig::default(), &definition, BackendHandoff::Accepts);
+    let mut handler = handler_with(HelloConfig::default(), &definition, BackendHandoff::Plain);
     let negotiated = negotiated(ask(&mut handler, &request(&hello())));
     assert_eq!(negotiated.warnings.len(), 1);
     assert!(negotiated.warnings[0].contains("spawn.nice"));
@@ -357,23 +357,23 @@ fn row_19_a_token_is_issued_only_where_everybody_allows_it() {
     let with_token = (16, 1);
     let without = (0, 0);
     let default = HelloConfig::default;
-    assert_eq!(token(default(), &[], BackendHandoff::Accepts, 1), with_token);
-    assert_eq!(token(default(), &[], BackendHandoff::Accepts, 0), without, "the client");
-    assert_eq!(token(default(), &[], BackendHandoff::Accepts, !1), without, "the client");
+    assert_eq!(token(default(), &[], BackendHandoff::Plain, 1), with_token);
+    assert_eq!(token(default(), &[], BackendHandoff::Plain, 0), without, "the client");
+    assert_eq!(token(default(), &[], BackendHandoff::Plain, !1), without, "the client");
     assert_eq!(token(default(), &[], BackendHandoff::DialOnly, 1), without, "the backend");
     assert_eq!(
-        token(default(), &[("handoff.enabled", "false")], BackendHandoff::Accepts, 1),
+        token(default(), &[("handoff.enabled", "false")], BackendHandoff::Plain, 1),
         without,
         "the policy"
     );
     let unsupported = HelloConfig { platform: HandoffPlatform::Unsupported, ..default() };
-    assert_eq!(token(unsupported, &[], BackendHandoff::Accepts, 1), without, "the platform");
+    assert_eq!(token(unsupported, &[], BackendHandoff::Plain, 1), without, "the platform");
 }
 
 #[test]
 fn row_19_the_65th_outstanding_offer_of_a_backend_gets_no_token_and_no_bit() {
     let config = HelloConfig { rate_limit: RateLimit::new(10_000, 10_000), ..HelloConfig::default() };
-    let mut handler = handler_with(config, &definition(), BackendHandoff::Accepts);
+    let mut handler = handler_with(config, &definition(), BackendHandoff::Plain);
     for _ in 0..64 {
         assert_eq!(negotiated(ask(&mut handler, &request(&hello()))).handle_passed_token.len(), 16);
     }
@@ -392,7 +392,7 @@ fn row_19_the_65th_outstanding_offer_of_a_backend_gets_no_token_and_no_bit() {
 #[test]
 fn row_19_tokens_whose_time_is_over_make_room_without_anybody_driving_a_timer() {
     let config = HelloConfig { rate_limit: RateLimit::new(10_000, 10_000), ..HelloConfig::default() };
-    let mut handler = handler_with(config, &definition(), BackendHandoff::Accepts);
+    let mut handler = handler_with(config, &definition(), BackendHandoff::Plain);
     for _ in 0..64 {
         ask(&mut handler, &request(&hello()));
     }

@@ -3,9 +3,11 @@
 
 mod capability;
 mod connection_id;
+pub mod control;
 mod event;
 mod frame;
 mod framing;
+pub mod handoff;
 mod hello;
 mod instance;
 pub mod limits;

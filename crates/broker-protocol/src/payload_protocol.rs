@@ -17,7 +17,7 @@ use std::fmt::{self, Display, Formatter};
 pub struct PayloadProtocol(u32);
 
 /// Every lane that has a name, with that name.
-const NAMED: [(PayloadProtocol, &str); 8] = [
+const NAMED: [(PayloadProtocol, &str); 9] = [
     (PayloadProtocol::CONTROL, "control"),
     (PayloadProtocol::ADMIN, "admin"),
     (PayloadProtocol::IDENTITY_PROBE, "identity-probe"),
@@ -26,6 +26,7 @@ const NAMED: [(PayloadProtocol, &str); 8] = [
     (PayloadProtocol::ZCCACHE, "zccache"),
     (PayloadProtocol::CLUD, "clud"),
     (PayloadProtocol::FBUILD, "fbuild"),
+    (PayloadProtocol::BACKEND_CONTROL, "backend-control"),
 ];
 
 const LAST_FIRST_PARTY: u32 = 0x6FFF;
@@ -51,6 +52,10 @@ impl PayloadProtocol {
     pub const CLUD: Self = Self(0x7C4C);
     /// fbuild's own lane.
     pub const FBUILD: Self = Self(0x7EB1);
+
+    /// Extension: what a broker and a backend say on a control connection. From the range for private
+    /// use, as no service's own lane is spoken there or on a broker's socket.
+    pub const BACKEND_CONTROL: Self = Self(0xFBC0);
 
     /// The lane with this id. Every `u32` is one; whether anybody speaks it is another question.
     pub const fn new(id: u32) -> Self {
@@ -110,6 +115,7 @@ const _: () = {
     assert!(PayloadProtocol::ZCCACHE.is_registered_consumer());
     assert!(PayloadProtocol::CLUD.is_registered_consumer());
     assert!(PayloadProtocol::FBUILD.is_registered_consumer());
+    assert!(PayloadProtocol::BACKEND_CONTROL.is_private_use());
 };
 
 #[cfg(test)]

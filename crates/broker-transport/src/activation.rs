@@ -9,6 +9,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use crate::descriptor::OwnedDescriptor;
 use crate::listener::{BindError, BoundSocket};
 use crate::sys::inherited;
 
@@ -32,8 +33,16 @@ pub enum ActivationError {
         value: OsString,
     },
     /// It was taken before.
-    #[error("the listener that this process was started with is in use by another part of it")]
+    #[error("the listener or stream that this process was started with is in use by another part of it")]
     Taken,
+    /// What was passed is no end of a stream whose other end the parent has made.
+    #[error("expected a stream to the parent process in descriptor {descriptor}, found {found}")]
+    NotTheParents {
+        /// The descriptor's number.
+        descriptor: i64,
+        /// What it is.
+        found: &'static str,
+    },
     /// What was passed is no listener.
     #[error(transparent)]
     Listener(#[from] BindError),
@@ -51,6 +60,33 @@ pub fn take_listener(path: Option<&Path>) -> Result<Option<BoundSocket>, Activat
     match PassedListener::find(std::env::var_os::<&str>, std::process::id())? {
         Some(passed) => inherited::take_listener(passed, path).map(Some),
         None => Ok(None),
+    }
+}
+
+/// Takes the end of a socket pair that the parent process has passed, whose number is in `variable`; `None`
+/// where the variable is not set. It is not inherited by children from now on.
+///
+/// A variable that a process has inherited from its parent's parent leads to no stream of its own parent,
+/// which is an error.
+///
+/// # Errors
+/// [`ActivationError`].
+pub fn take_parent_stream(variable: &'static str) -> Result<Option<OwnedDescriptor>, ActivationError> {
+    let Some(value) = std::env::var_os(variable) else { return Ok(None) };
+    let number = value.to_str().and_then(|text| text.parse().ok()).filter(|number| *number >= LISTEN_FD);
+    match number {
+        Some(number) => inherited::take_parent_stream(PassedStream(number)).map(Some),
+        None => Err(ActivationError::NotANumber { variable, expected: "the number of a descriptor", value }),
+    }
+}
+
+/// The number of a descriptor that the environment says is the end of a stream to the parent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PassedStream(i32);
+
+impl PassedStream {
+    pub(crate) const fn number(&self) -> i32 {
+        self.0
     }
 }
 

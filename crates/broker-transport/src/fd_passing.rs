@@ -18,6 +18,9 @@ use crate::stream::Stream;
 /// Most descriptors that one message carries.
 pub const MAX_DESCRIPTORS: usize = 16;
 
+/// Whether this platform passes descriptors in this way.
+pub const IS_SUPPORTED: bool = crate::sys::PASSES_DESCRIPTORS;
+
 /// Why descriptors did not pass.
 #[derive(Debug, Error)]
 pub enum FdPassError {
@@ -82,6 +85,20 @@ pub async fn send_with_fds(
 ) -> Result<usize, FdPassError> {
     check(bytes, descriptors)?;
     Ok(stream.send_message(bytes, descriptors).await?)
+}
+
+/// [`send_with_fds`] that does not wait: an error of kind `WouldBlock` where the peer has no room.
+///
+/// # Errors
+/// [`FdPassError`]; nothing was sent then.
+#[cfg(feature = "tokio")]
+pub fn try_send_with_fds(
+    stream: &Stream,
+    bytes: &[u8],
+    descriptors: &[BorrowedDescriptor<'_>],
+) -> Result<usize, FdPassError> {
+    check(bytes, descriptors)?;
+    Ok(stream.try_send_message(bytes, descriptors)?)
 }
 
 /// [`send_with_fds`], and the rest of the bytes behind it. Not cancel-safe.

@@ -13,6 +13,15 @@ pub use crate::sys::stream::BlockingStream;
 #[cfg(feature = "tokio")]
 pub use crate::sys::stream::Stream;
 
+/// Whether calls on a connection wait, for everybody who shares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockingMode {
+    /// They do.
+    Blocking,
+    /// They fail where they would have to.
+    NonBlocking,
+}
+
 /// Why there is no connection.
 #[derive(Debug, Error)]
 #[error("cannot connect to {}: {kind}", endpoint.display())]

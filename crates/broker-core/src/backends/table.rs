@@ -44,8 +44,18 @@ pub struct LiveBackend {
     pub endpoint: String,
     /// How it came to be known.
     pub origin: Origin,
-    /// Whether it takes passed connections.
-    pub handoff: BackendHandoff,
+}
+
+/// The state of a backend's control connection (protocol.md, "Extensions").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ControlState {
+    /// It has none: it is plain v1.
+    #[default]
+    None,
+    /// It takes offers there.
+    Open,
+    /// It has let an offer expire and said nothing since. It is plain v1 until it does.
+    Silent,
 }
 
 /// What a backend is doing (behaviour.md 4).
@@ -131,6 +141,7 @@ pub struct Backend {
     pub(crate) budget: SpawnBudget,
     pub(crate) definition: Option<Arc<Definition>>,
     pub(crate) registration: Option<Registration>,
+    pub(crate) control: ControlState,
     pub(crate) waiters: Vec<Waiter>,
     /// Of the Hello that first waited, for the process that is started because of it.
     pub(crate) trace: TraceContext,
@@ -182,6 +193,30 @@ impl Backend {
     /// The series that it is counted in.
     pub const fn series(&self) -> SeriesId {
         self.series
+    }
+
+    /// Its control connection.
+    pub const fn control(&self) -> ControlState {
+        self.control
+    }
+
+    /// How it takes connections that are passed to it.
+    pub fn handoff(&self) -> BackendHandoff {
+        match self.control {
+            ControlState::Open => BackendHandoff::Control,
+            ControlState::None | ControlState::Silent if self.handoff_endpoint().is_some() => {
+                BackendHandoff::Plain
+            }
+            ControlState::None | ControlState::Silent => BackendHandoff::DialOnly,
+        }
+    }
+
+    /// Where it is dialled for offers: as it was registered, or as its definition says.
+    pub fn handoff_endpoint(&self) -> Option<&str> {
+        let registered =
+            self.registration.as_ref().and_then(|registered| registered.handoff_endpoint.as_deref());
+        let defined = || self.definition.as_ref()?.settings().handoff_endpoint.as_deref();
+        registered.or_else(defined)
     }
 
     /// How many clients wait for it.
@@ -240,6 +275,7 @@ impl BackendTable {
             budget: SpawnBudget::default(),
             definition: None,
             registration: None,
+            control: ControlState::None,
             waiters: Vec::new(),
             trace: TraceContext::default(),
             series: series(),

@@ -14,6 +14,9 @@ pub const DEFAULT_DRAIN: Duration = Duration::from_secs(10);
 /// How long a backend has between being asked to end and being killed.
 pub const KILL_AFTER: Duration = Duration::from_secs(5);
 
+/// How long a backend has to finish what is at hand, where it can be told so, before it is asked to end.
+pub const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
+
 /// What becomes of the backends when the broker ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendsOnExit {

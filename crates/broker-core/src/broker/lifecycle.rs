@@ -6,15 +6,16 @@ use std::time::Duration;
 use broker_protocol::wire::EventKind;
 use broker_protocol::{Refusal, ServiceName, Severity, SpawnFailure, SpawnStage};
 
-use super::{Action, Broker, Exit, KILL_AFTER, StartOrder, StopSignal};
+use super::{Action, Broker, Exit, KILL_AFTER, QUIESCE_LIMIT, StartOrder, StopSignal};
 use crate::admission::ConnectionKey;
 use crate::backends::{
-    Backend, BackendState, LiveBackend, Origin, SPAWN_ATTEMPTS, StopReason, TraceContext, Waiter,
+    Backend, BackendState, ControlState, LiveBackend, Origin, SPAWN_ATTEMPTS, StopReason, TraceContext,
+    Waiter,
 };
 use crate::entropy::Entropy;
 use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
-use crate::hello::{Admitted, BackendHandoff, Reply, Route};
+use crate::hello::{Admitted, Reply, Route};
 use crate::metrics::HelloOutcome;
 use crate::services::Definition;
 use crate::time::{Monotonic, Now};
@@ -91,7 +92,7 @@ impl<E: Entropy> Broker<E> {
     pub(super) fn listening(&mut self, now: Now, slot: BackendSlot, pid: u32, endpoint: String) {
         let Some(backend) = self.backends.get(slot) else { return };
         if backend.state == BackendState::Spawning {
-            let live = started_process(backend, pid, endpoint);
+            let live = started_process(pid, endpoint);
             self.now_running(now, slot, live);
         }
     }
@@ -100,7 +101,7 @@ impl<E: Entropy> Broker<E> {
     pub(super) fn started(&mut self, now: Now, slot: BackendSlot, pid: u32, endpoint: String) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.budget.reset();
-        let live = started_process(backend, pid, endpoint);
+        let live = started_process(pid, endpoint);
         let draft = EventDraft::new(now, EventKind::Spawn, Severity::Info, &self.instance)
             .service(backend.service.as_str())
             .pid(Some(pid))
@@ -123,7 +124,6 @@ impl<E: Entropy> Broker<E> {
                     pid: Some(pid),
                     endpoint: registration.endpoint.clone(),
                     origin: Origin::Registered,
-                    handoff: handoff_of(registration.handoff_endpoint.as_deref()),
                 };
                 self.now_running(now, slot, live);
             }
@@ -178,7 +178,8 @@ impl<E: Entropy> Broker<E> {
         for backend in self.backends.iter().filter(|backend| backend.service == *service) {
             if let BackendState::Running(live) = &backend.state {
                 let version = backend.version.clone();
-                let route = Route::new(version, live.endpoint.clone(), live.handoff, backend.slot, &warnings);
+                let route =
+                    Route::new(version, live.endpoint.clone(), backend.handoff(), backend.slot, &warnings);
                 self.handler.add_route(service.as_str(), Arc::new(route));
             }
         }
@@ -193,7 +194,8 @@ impl<E: Entropy> Broker<E> {
         let settings = definition.map(|definition| definition.settings());
         let policy_allows = settings.is_some_and(|settings| settings.handoff_enabled);
         let warnings = settings.map_or(&[][..], |settings| &settings.warnings);
-        let route = Arc::new(Route::new(version, live.endpoint.clone(), live.handoff, slot, warnings));
+        let route = Arc::new(Route::new(version, live.endpoint.clone(), backend.handoff(), slot, warnings));
+        self.expire_offers(now);
         for waiter in waiters {
             let Waiter { connection, capabilities, keepalive_secs, accepted, request_id, .. } = waiter;
             let reply =
@@ -296,7 +298,9 @@ impl<E: Entropy> Broker<E> {
                 self.timers.cancel(due, timer);
             }
         }
+        backend.control = ControlState::None;
         self.handler.unregister(backend.service.as_str(), &backend.version);
+        self.offers_lost(slot);
         Some(ended)
     }
 
@@ -374,7 +378,8 @@ impl<E: Entropy> Broker<E> {
         }
     }
 
-    /// Asks a running backend to end, and kills it `patience` later.
+    /// Asks a running backend to end, and kills it `patience` later. One with a control connection has a
+    /// while before that to finish what is at hand.
     pub(super) fn stop(&mut self, now: Now, slot: BackendSlot, reason: StopReason, patience: Duration) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         match std::mem::replace(&mut backend.state, BackendState::Absent) {
@@ -389,11 +394,40 @@ impl<E: Entropy> Broker<E> {
         if let Some(due) = backend.idle_check.take() {
             self.timers.cancel(due, Timer::Idle(slot));
         }
-        let due = now.monotonic.saturating_add(patience);
-        backend.kill_at = Some(due);
-        self.timers.set(due, Timer::Kill(slot));
         self.handler.unregister(backend.service.as_str(), &backend.version);
+        match backend.control {
+            ControlState::Open => {
+                // What is left of its time after that is at least half.
+                let limit = QUIESCE_LIMIT.min(patience / 2);
+                self.kill_after(now, slot, patience);
+                self.actions.push_back(Action::Quiesce { slot, limit });
+            }
+            ControlState::None | ControlState::Silent => self.terminate(now, slot, patience),
+        }
+    }
+
+    /// A backend has nothing at hand any more, or does not say so in time.
+    pub(super) fn quiesced(&mut self, now: Now, slot: BackendSlot) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        if matches!(backend.state, BackendState::Draining(..))
+            && let Some(due) = backend.kill_at
+        {
+            self.terminate(now, slot, due.duration_since(now.monotonic));
+        }
+    }
+
+    fn terminate(&mut self, now: Now, slot: BackendSlot, patience: Duration) {
+        self.kill_after(now, slot, patience);
         self.actions.push_back(Action::Signal { slot, signal: StopSignal::Terminate });
+    }
+
+    fn kill_after(&mut self, now: Now, slot: BackendSlot, patience: Duration) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        let due = now.monotonic.saturating_add(patience);
+        if let Some(former) = backend.kill_at.replace(due) {
+            self.timers.cancel(former, Timer::Kill(slot));
+        }
+        self.timers.set(due, Timer::Kill(slot));
     }
 
     pub(super) fn kill(&mut self, slot: BackendSlot) {
@@ -414,16 +448,8 @@ impl<E: Entropy> Broker<E> {
 }
 
 /// The process that a start has made.
-fn started_process(backend: &Backend, pid: u32, endpoint: String) -> LiveBackend {
-    let handoff = backend.definition.as_ref().map_or(BackendHandoff::DialOnly, |definition| {
-        handoff_of(definition.settings().handoff_endpoint.as_deref())
-    });
-    LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started, handoff }
-}
-
-/// A backend takes passed connections where it named an endpoint for the offers.
-fn handoff_of(endpoint: Option<&str>) -> BackendHandoff {
-    if endpoint.is_some() { BackendHandoff::Accepts } else { BackendHandoff::DialOnly }
+const fn started_process(pid: u32, endpoint: String) -> LiveBackend {
+    LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started }
 }
 
 /// When a running backend will have been idle for long enough.

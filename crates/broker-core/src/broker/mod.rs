@@ -16,6 +16,7 @@
 //! per (service, version); a drain always ends.
 
 mod config;
+mod handoffs;
 mod lifecycle;
 mod requests;
 mod shutdown;
@@ -26,10 +27,10 @@ mod view;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use broker_protocol::{BoundedEvent, SpawnFailure, Version};
+use broker_protocol::{BoundedEvent, ConnectionId, SpawnFailure, Version};
 use foldhash::fast::RandomState;
 
-pub use config::{BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER};
+pub use config::{BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER, QUIESCE_LIMIT};
 pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity};
 use shutdown::Phase;
 
@@ -100,6 +101,21 @@ pub enum Input {
         /// Whether there are any; false where that cannot be told.
         is_in_use: bool,
     },
+    /// A backend's control connection is open: it takes offers there.
+    ControlOpened {
+        /// Which.
+        slot: BackendSlot,
+    },
+    /// A backend's control connection has ended. Whether its process has, it is told apart.
+    ControlClosed {
+        /// Which.
+        slot: BackendSlot,
+    },
+    /// A backend that was told to quiesce has done so, or does not say.
+    Quiesced {
+        /// Which.
+        slot: BackendSlot,
+    },
     /// A backend's process ended.
     Exited {
         /// Which.
@@ -147,12 +163,25 @@ pub enum Action {
         /// Where it listens.
         endpoint: String,
     },
+    /// Tell a backend, on its control connection, to finish what is at hand and to take nothing new; the
+    /// outcome comes back as `Quiesced`.
+    Quiesce {
+        /// Which.
+        slot: BackendSlot,
+        /// How long it may take.
+        limit: std::time::Duration,
+    },
     /// Send a started backend a signal, also while it is being started.
     Signal {
         /// Which.
         slot: BackendSlot,
         /// What.
         signal: StopSignal,
+    },
+    /// Drop the copy of a connection that was offered: the time for the answer is over.
+    Abandon {
+        /// Whose.
+        connection: ConnectionId,
     },
     /// Append an event to the log.
     Emit(BoundedEvent),
@@ -252,6 +281,9 @@ impl<E: Entropy> Broker<E> {
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
             Input::Looked { slot, endpoint, is_in_use } => self.looked(now, slot, &endpoint, is_in_use),
+            Input::ControlOpened { slot } => self.control_opened(slot),
+            Input::ControlClosed { slot } => self.control_closed(slot),
+            Input::Quiesced { slot } => self.quiesced(now, slot),
             Input::Exited { slot, exit } => self.exited(now, slot, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
             Input::Drain { deadline } => self.drain(now, deadline),
@@ -270,7 +302,7 @@ impl<E: Entropy> Broker<E> {
 
     /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.handler.handoffs().expire(now.monotonic, &mut |_| {});
+        self.expire_offers(now);
         while let Some(timer) = self.timers.take_due(now.monotonic) {
             match timer {
                 Timer::Wait(slot, connection) => self.wait_over(now, slot, connection),

@@ -210,6 +210,8 @@ impl<E: Entropy> Broker<E> {
         if let Err(refusal) = self.take_definition(now, admitted.service(), definition) {
             return Decision::Reply(self.refuse(now, accepted, request_id, refusal));
         }
+        // Those whose time is over make room, and are reported.
+        self.expire_offers(now);
         match self.handler.negotiate(now, admitted) {
             Verdict::Reply(Reply::Negotiated(negotiation)) => {
                 self.count_negotiated(now, accepted, request_id, &negotiation);

@@ -5,6 +5,7 @@ use broker_protocol::BoundedEvent;
 use super::{Broker, BrokerConfig};
 use crate::backends::Backend;
 use crate::entropy::Entropy;
+use crate::handoff::BackendSlot;
 use crate::metrics::Metrics;
 use crate::time::Now;
 
@@ -17,6 +18,11 @@ impl<E: Entropy> Broker<E> {
     /// Every backend it knows, in order of service and version.
     pub fn backends(&self) -> Vec<&Backend> {
         self.backends.sorted()
+    }
+
+    /// The backend in this place.
+    pub fn backend(&self, slot: BackendSlot) -> Option<&Backend> {
+        self.backends.get(slot)
     }
 
     /// Connections open right now.

@@ -6,6 +6,8 @@
 mod arena;
 mod outcome;
 mod pending;
+mod settlement;
 
 pub use outcome::{AckError, Acknowledged, Expired, IssueError, OfferError, Stage};
 pub use pending::{BackendSlot, HandoffLimits, MAX_PENDING_HANDOFFS, PendingHandoffs};
+pub use settlement::{Acceptance, Rejection, Settlement};

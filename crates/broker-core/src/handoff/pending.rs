@@ -290,6 +290,12 @@ impl PendingHandoffs {
         self.arena.get(index).map(|handoff| handoff.record.stage())
     }
 
+    /// The backend that a connection is to be handed to, if it is.
+    pub fn backend_of(&self, connection: ConnectionId) -> Option<BackendSlot> {
+        let index = *self.by_connection.get(&connection)?;
+        self.arena.get(index).map(|handoff| handoff.record.backend)
+    }
+
     /// How many are pending.
     pub fn len(&self) -> usize {
         self.by_connection.len()

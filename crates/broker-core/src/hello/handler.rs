@@ -245,13 +245,13 @@ impl<E: Entropy> HelloHandler<E> {
         }
     }
 
-    /// Takes the route to a backend that is gone out; its offers are revoked.
+    /// Takes the route to a backend out: no client is sent there any more. What was offered to it can
+    /// still be answered.
     pub fn unregister(&mut self, service: &str, version: &Version) {
         if let Some(service) = self.services.get_mut(service)
             && let Ok(at) = service.routes.binary_search_by(|route| route.version().cmp(version))
         {
-            let route = service.routes.remove(at);
-            self.handoffs.revoke_backend(route.slot());
+            service.routes.remove(at);
         }
     }
 
@@ -319,10 +319,10 @@ impl<E: Entropy> HelloHandler<E> {
                 cause: "every connection id of this process is used up",
             });
         };
+        let common = route.handoff().capabilities() & client;
         let wanted = self.config.platform == HandoffPlatform::Supported
             && policy_allows
-            && route.handoff() == BackendHandoff::Accepts
-            && client.contains(Capabilities::HANDLE_PASSING);
+            && route.handoff().suits(client);
         let token: Option<HandoffToken> = if wanted {
             // Those whose time is over make room, also where no timer drives this handler.
             self.handoffs.expire(now.monotonic, |_| {});
@@ -331,7 +331,7 @@ impl<E: Entropy> HelloHandler<E> {
         } else {
             None
         };
-        let capabilities = if token.is_some() { Capabilities::HANDLE_PASSING } else { Capabilities::empty() };
+        let capabilities = if token.is_some() { common } else { Capabilities::empty() };
         let keepalive_secs =
             if keepalive_secs == 0 { self.config.keepalive.as_secs() } else { keepalive_secs };
         Reply::Negotiated(Negotiation { route, capabilities, keepalive_secs, token, connection_id })

@@ -9,6 +9,6 @@ mod request;
 mod route;
 
 pub use handler::{DEFAULT_KEEPALIVE, HandoffPlatform, HelloConfig, HelloHandler, Verdict};
-pub use reply::{Negotiation, Reply};
+pub use reply::{Handover, Negotiation, Reply};
 pub use request::{Admitted, HelloRequest, Rejected, Request};
 pub use route::{BackendHandoff, Route};

@@ -25,6 +25,34 @@ pub struct Negotiation {
     pub connection_id: ConnectionId,
 }
 
+/// Whether the client's connection goes to the backend, and who writes the reply then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handover {
+    /// It stays here; the client dials.
+    None,
+    /// It is offered once the broker has written the reply, and the client is told of the outcome.
+    AfterReply,
+    /// It is offered together with the reply, which its new owner writes.
+    WithReply,
+}
+
+impl Negotiation {
+    /// What is to become of the client's connection.
+    pub const fn handover(&self) -> Handover {
+        match &self.token {
+            None => Handover::None,
+            Some(_) if self.capabilities.contains(Capabilities::EARLY_DATA) => Handover::WithReply,
+            Some(_) => Handover::AfterReply,
+        }
+    }
+
+    /// The same agreement for a connection that is not passed: the client dials.
+    #[must_use]
+    pub fn without_handover(self) -> Self {
+        Self { token: None, capabilities: Capabilities::empty(), ..self }
+    }
+}
+
 /// The answer to a Hello.
 #[derive(Clone, Debug)]
 pub enum Reply {

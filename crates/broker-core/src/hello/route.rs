@@ -1,16 +1,42 @@
 //! Where a live backend is, ready to be told to clients.
 
-use broker_protocol::{RoutePrefix, Version};
+use broker_protocol::{Capabilities, RoutePrefix, Version};
 
 use crate::handoff::BackendSlot;
 
 /// Whether a backend takes connections that the broker passes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendHandoff {
-    /// It has an endpoint or a control connection for offers.
-    Accepts,
+    /// It has a control connection, and writes the reply itself where the client allows it.
+    Control,
+    /// It has an endpoint that is dialled for each offer: plain v1.
+    Plain,
     /// Clients dial it.
     DialOnly,
+}
+
+impl BackendHandoff {
+    /// What such a backend can do, and the broker with it.
+    pub const fn capabilities(self) -> Capabilities {
+        match self {
+            Self::Control => Capabilities::HANDLE_PASSING.union(Capabilities::EARLY_DATA),
+            Self::Plain => Capabilities::HANDLE_PASSING,
+            Self::DialOnly => Capabilities::empty(),
+        }
+    }
+
+    /// Whether a client that can do this may be passed to it. One that may have written a request behind
+    /// its Hello is not passed to a plain backend: that would answer it before the news of the handoff is
+    /// written, and two owners would write at once (docs/decisions, 9).
+    pub const fn suits(self, client: Capabilities) -> bool {
+        let is_plain_client = !client.contains(Capabilities::EARLY_DATA);
+        client.contains(Capabilities::HANDLE_PASSING)
+            && match self {
+                Self::Control => true,
+                Self::Plain => is_plain_client,
+                Self::DialOnly => false,
+            }
+    }
 }
 
 /// A live backend, as clients of one (service, version) see it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use broker_core::broker::Broker;
 use broker_core::entropy::Entropy;
-use broker_core::metrics::{BUCKETS, HelloOutcome, Histogram, Metrics, OTHER};
+use broker_core::metrics::{BUCKETS, HandoffOutcome, HelloOutcome, Histogram, Metrics, OTHER};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -24,6 +24,8 @@ type Pairs<'a> = [(&'static str, &'a str)];
 struct Snapshot {
     hellos: Vec<([String; 3], u64)>,
     durations: Vec<(String, Histogram)>,
+    handoffs: Vec<([String; 2], u64)>,
+    handoff_durations: Vec<(String, Histogram)>,
     active: Vec<(String, u64)>,
     spawns: Vec<([String; 3], u64)>,
     budgets: Vec<([String; 2], u64)>,
@@ -76,6 +78,8 @@ impl Snapshot {
 
     fn take_series(&mut self, metrics: &Metrics) {
         let mut durations: BTreeMap<String, Histogram> = BTreeMap::new();
+        let mut handoffs: BTreeMap<[String; 2], u64> = BTreeMap::new();
+        let mut handoff_durations: BTreeMap<String, Histogram> = BTreeMap::new();
         for series in metrics.series() {
             let labels =
                 |last: &str| [series.service().to_owned(), series.version().to_owned(), last.to_owned()];
@@ -86,6 +90,13 @@ impl Snapshot {
                 }
             }
             durations.entry(series.service().to_owned()).or_default().add(series.hello_duration());
+            for outcome in HandoffOutcome::ALL {
+                let service = series.service().to_owned();
+                *handoffs.entry([service, outcome.label().to_owned()]).or_default() +=
+                    series.handoffs(outcome);
+            }
+            let service = series.service().to_owned();
+            handoff_durations.entry(service).or_default().add(series.handoff_duration());
             let (succeeded, failed) = series.spawns();
             if succeeded + failed > 0 || series.version() != OTHER {
                 self.spawns.push((labels("success"), succeeded));
@@ -93,6 +104,9 @@ impl Snapshot {
             }
         }
         self.durations.extend(durations);
+        self.handoffs.extend(handoffs.into_iter().filter(|(_, count)| *count > 0));
+        let is_used = |histogram: &Histogram| histogram.counts().iter().any(|count| *count > 0);
+        self.handoff_durations.extend(handoff_durations.into_iter().filter(|(_, took)| is_used(took)));
     }
 }
 
@@ -115,6 +129,19 @@ fn gauge(encoder: &mut MetricEncoder<'_>, labels: &Pairs<'_>, value: f64) -> Enc
     ConstGauge::new(value).encode(encoder.encode_family(&labels)?)
 }
 
+fn histogram(encoder: &mut MetricEncoder<'_>, service: &str, histogram: &Histogram) -> Encoded {
+    let mut buckets: Vec<(f64, u64)> =
+        BUCKETS.iter().map(Duration::as_secs_f64).zip(*histogram.counts()).collect();
+    buckets.push((f64::INFINITY, histogram.counts()[BUCKETS.len()]));
+    let labels: &Pairs<'_> = &[("service", service)];
+    encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+        histogram.sum().as_secs_f64(),
+        histogram.counts().iter().sum(),
+        &buckets,
+        None,
+    )
+}
+
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         let encoder = &mut encoder;
@@ -126,18 +153,7 @@ impl Collector for Snapshot {
         let seconds = Some(&Unit::Seconds);
         let described = ("hello_duration", "Time from accept to the reply being ready", seconds);
         family(encoder, described, MetricType::Histogram, |family| {
-            self.durations.iter().try_for_each(|(service, histogram)| {
-                let mut buckets: Vec<(f64, u64)> =
-                    BUCKETS.iter().map(Duration::as_secs_f64).zip(*histogram.counts()).collect();
-                buckets.push((f64::INFINITY, histogram.counts()[BUCKETS.len()]));
-                let labels: &Pairs<'_> = &[("service", service)];
-                family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                    histogram.sum().as_secs_f64(),
-                    histogram.counts().iter().sum(),
-                    &buckets,
-                    None,
-                )
-            })
+            self.durations.iter().try_for_each(|(service, took)| histogram(family, service, took))
         })?;
         family(encoder, ("active_backends", "Backends that run", None), MetricType::Gauge, |family| {
             self.active
@@ -184,11 +200,16 @@ impl Collector for Snapshot {
                 .iter()
                 .try_for_each(|(reason, count)| counter(family, &[("reason", reason)], *count))
         })?;
-        // Families of what this daemon does not do yet: known, and empty.
         let described = ("handoff", "Connections passed to backends, or not", None);
-        family(encoder, described, MetricType::Counter, |_| Ok(()))?;
+        family(encoder, described, MetricType::Counter, |family| {
+            self.handoffs.iter().try_for_each(|([service, outcome], count)| {
+                counter(family, &[("service", service), ("outcome", outcome)], *count)
+            })
+        })?;
         let described = ("handoff_duration", "Time from an offer to its acknowledgement", seconds);
-        family(encoder, described, MetricType::Histogram, |_| Ok(()))?;
+        family(encoder, described, MetricType::Histogram, |family| {
+            self.handoff_durations.iter().try_for_each(|(service, took)| histogram(family, service, took))
+        })?;
         let described = ("events_dropped", "Lifecycle events that could not be written", None);
         family(encoder, described, MetricType::Counter, |family| counter(family, &[], self.events_dropped))
     }

@@ -10,25 +10,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
 use broker_core::handoff::BackendSlot;
 use broker_core::services::Activation;
+use broker_protocol::control::{CONTROL_FD, ControlMessage, Quiesce, UsageQuery};
 use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{SpawnFailure, SpawnStage};
 use broker_transport::identity::IdentityError;
 use broker_transport::listener::{BindOptions, BoundSocket, has_connections};
 use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
-use broker_transport::process::{self, ChildProcess, ParentDeath, ProcessWatch, SpawnCommand};
-use broker_transport::{endpoint, identity};
+use broker_transport::process::{self, ChildProcess, Inherited, ParentDeath, ProcessWatch, SpawnCommand};
+use broker_transport::stream::Stream;
+use broker_transport::{endpoint, fd_passing, identity};
 
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
+use super::control;
 use super::shell::Shell;
 use super::watches::Watches;
 use crate::definitions;
 use crate::redact::redact;
 
+/// How long a backend may take to say whether it is in use.
+const USAGE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of a dead backend's standard error that are told.
 const STDERR_LINES: usize = 12;
 
@@ -39,6 +45,8 @@ pub(super) struct Process {
     /// Told to die before it was born.
     is_doomed: Cell<bool>,
     socket: RefCell<Option<PathBuf>>,
+    /// The task of its control connection.
+    control: RefCell<Option<AbortHandle>>,
 }
 
 impl Process {
@@ -65,6 +73,13 @@ impl Process {
         }
     }
 
+    /// Ends its control connection, which others that have inherited it may hold open.
+    fn end_control(&self) {
+        if let Some(task) = self.control.take() {
+            task.abort();
+        }
+    }
+
     fn adopt(&self, child: ChildProcess) -> Rc<ChildProcess> {
         let child = Rc::clone(self.child.get_or_init(|| Rc::new(child)));
         if self.is_doomed.get() {
@@ -84,6 +99,7 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
         }
         Err(failure) => Input::StartFailed { slot, failure },
     };
+    process.end_control();
     process.remove_socket();
     shell.forget_process(slot);
     shell.tell(ended);
@@ -106,7 +122,8 @@ async fn bring_up(
     let program = resolve(order).await?;
     let (endpoint, listener) = prepare_endpoint(order.definition.settings().activation)?;
     *process.socket.borrow_mut() = Some(PathBuf::from(&endpoint));
-    let command = command(shell, order, program, &endpoint, listener);
+    let mut command = command(shell, order, program, &endpoint, listener);
+    let control = give_control(&mut command)?;
     let child = shell.spawner().spawn(command).await;
     let child = child.map_err(|error| {
         if error.is_descriptor_shortage() {
@@ -115,6 +132,15 @@ async fn bring_up(
         SpawnFailure::new(SpawnStage::Exec, error.to_string())
     })?;
     let child = process.adopt(child);
+    if let Some(control) = control {
+        let started = control::Started {
+            service: order.definition.service().clone(),
+            version: order.version.clone(),
+            endpoint: endpoint.clone(),
+        };
+        let serve = control::serve_started(Rc::clone(shell), order.slot, control, started);
+        *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve).abort_handle());
+    }
     match order.definition.settings().activation {
         Activation::Bind => {}
         // Connections wait in its listener from now on, whatever it is doing.
@@ -150,6 +176,18 @@ fn prepare_endpoint(activation: Activation) -> Result<(String, Option<BoundSocke
     let text = path.into_os_string().into_string();
     // The names of endpoints are checked to be UTF-8 where they are made.
     text.map(|text| (text, listener)).map_err(|path| failure(format!("{} is not UTF-8", path.display())))
+}
+
+/// Gives a process one end of a control connection; the other end, where the platform has that.
+fn give_control(command: &mut SpawnCommand) -> Result<Option<Stream>, SpawnFailure> {
+    if !fd_passing::IS_SUPPORTED {
+        return Ok(None);
+    }
+    let failure = |error: io::Error| SpawnFailure::new(SpawnStage::Endpoint, error.to_string());
+    let (near, far) = Stream::pair().map_err(failure)?;
+    let descriptor = far.into_owned_fd();
+    command.inherited.push(Inherited { variable: CONTROL_FD.into(), descriptor });
+    Ok(Some(near))
 }
 
 fn command(
@@ -264,21 +302,51 @@ pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String)
     }
 }
 
+/// Tells a backend to finish what is at hand, and waits until it has.
+pub(super) async fn quiesce(shell: Rc<Shell>, slot: BackendSlot, limit: Duration) {
+    if let Some(control) = shell.control(slot) {
+        let deadline_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let question = ControlMessage::Quiesce(Quiesce { deadline_ms });
+        if tokio::time::timeout(limit, control.ask(&question)).await.is_err() {
+            tracing::debug!(?limit, "a backend does not say that it has quiesced");
+        }
+    }
+    shell.tell(Input::Quiesced { slot });
+}
+
+/// Whether a backend has connections, as it says itself: only it knows of those that were passed to it.
+async fn usage(shell: &Shell, slot: BackendSlot) -> Option<bool> {
+    let control = shell.control(slot)?;
+    let question = ControlMessage::UsageQuery(UsageQuery {});
+    match tokio::time::timeout(USAGE_LIMIT, control.ask(&question)).await.ok()?? {
+        ControlMessage::Usage(usage) => Some(usage.connections > 0),
+        _ => None,
+    }
+}
+
 /// Looks whether a backend has connections. One of which that cannot be told counts as having none: it was
 /// given an idle timeout, and it may tidy up before it ends.
 pub(super) async fn look(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) {
-    let looked = {
-        let endpoint = endpoint.clone();
-        tokio::task::spawn_blocking(move || has_connections(endpoint)).await
+    let is_in_use = match usage(&shell, slot).await {
+        Some(is_in_use) => is_in_use,
+        None => is_dialled(endpoint.clone()).await,
     };
-    let is_in_use = looked.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
-        tracing::warn!(%error, endpoint, "it is not known whether an idle backend has connections");
-        false
-    });
     if is_in_use {
         tracing::debug!(endpoint, "nobody asks for a backend any more, but it has connections");
     }
     shell.tell(Input::Looked { slot, endpoint, is_in_use });
+}
+
+/// Whether a backend has connections that were dialled, as the system says.
+async fn is_dialled(endpoint: String) -> bool {
+    let looked = {
+        let endpoint = endpoint.clone();
+        tokio::task::spawn_blocking(move || has_connections(endpoint)).await
+    };
+    looked.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
+        tracing::warn!(%error, endpoint, "it is not known whether an idle backend has connections");
+        false
+    })
 }
 
 /// The process behind an endpoint, held on to. It is asked twice: what answers while its process is

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use broker_core::admission::{ConnectionKey, PeerKey};
 use broker_core::broker::{Decision, FirstFrame, Input};
-use broker_core::hello::{Admitted, Reply};
+use broker_core::hello::{Admitted, Handover, Reply};
 use broker_core::time::Monotonic;
+use broker_protocol::bytes::Bytes;
 use broker_protocol::limits::MAX_HELLO_BODY;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb, Frame, FrameKind};
@@ -26,6 +27,8 @@ use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
 use super::facts;
+use super::handoff::{self, Terms};
+use super::ownership::Held;
 use super::shell::{InFlight, Shell};
 
 /// How long a peer may take to read its answer.
@@ -42,7 +45,11 @@ struct Answer {
 
 enum Then {
     Close,
-    Drain { deadline: Option<Duration> },
+    Drain {
+        deadline: Option<Duration>,
+    },
+    /// Pass the connection on; the answer goes with it or before it.
+    Pass(Box<Terms>),
 }
 
 impl From<Vec<u8>> for Answer {
@@ -51,13 +58,13 @@ impl From<Vec<u8>> for Answer {
     }
 }
 
-/// Tells the broker of the connection's end, however its task ends.
-struct Open<'a> {
-    shell: &'a Rc<Shell>,
+/// Tells the broker of the connection's end, however it comes.
+pub(super) struct Open {
+    shell: Rc<Shell>,
     key: ConnectionKey,
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.shell.forget(self.key);
     }
@@ -73,11 +80,11 @@ pub(super) async fn serve(
     accepted: Monotonic,
     in_flight: InFlight,
 ) {
-    let _open = Open { shell: &shell, key };
+    let open = Open { shell: Rc::clone(&shell), key };
     let patience = shell.settings().hello_timeout.value;
     let deadline = shell.clock().instant(accepted.saturating_add(patience));
     let mut reader = FrameReader::new(MAX_HELLO_BODY);
-    let (read, _in_flight) = read_request(&shell, &stream, &mut reader, deadline, in_flight).await;
+    let (read, in_flight) = read_request(&shell, &stream, &mut reader, deadline, in_flight).await;
     let answer = match read {
         Ok(Ok(())) => {
             let body = reader.take_body();
@@ -96,11 +103,18 @@ pub(super) async fn serve(
             Some(malformed(&shell, accepted, key, peer, refusal))
         }
     };
-    if let Some(answer) = answer {
-        write(&stream, &answer.bytes).await;
-        match answer.then {
-            Then::Close => {}
-            Then::Drain { deadline } => shell.tell(Input::Drain { deadline }),
+    let Some(Answer { bytes, then }) = answer else { return };
+    match then {
+        Then::Close => {
+            write(&stream, &bytes).await;
+        }
+        Then::Drain { deadline } => {
+            write(&stream, &bytes).await;
+            shell.tell(Input::Drain { deadline });
+        }
+        Then::Pass(terms) => {
+            // Rare enough to be kept out of every other connection's memory.
+            Box::pin(handoff::pass(&shell, Held::new(stream, open, in_flight), *terms, bytes)).await;
         }
     }
 }
@@ -130,11 +144,18 @@ async fn read_request(
     }
 }
 
-async fn write(stream: &Stream, bytes: &[u8]) {
+/// Writes an answer; whether the peer has all of it.
+pub(super) async fn write(stream: &Stream, bytes: &[u8]) -> bool {
     match tokio::time::timeout(WRITE_TIMEOUT, stream.send_all(bytes)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a peer left before its answer was written"),
-        Err(_) => tracing::debug!("a peer does not read its answer"),
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a peer left before its answer was written");
+            false
+        }
+        Err(_) => {
+            tracing::debug!("a peer does not read its answer");
+            false
+        }
     }
 }
 
@@ -156,13 +177,14 @@ fn malformed(
     refusal: Refusal,
 ) -> Answer {
     let reply = shell.call(|broker, now| broker.malformed(now, accepted, key, peer, refusal));
-    encode(&Echo::default(), &reply)
+    encode(&Echo::default(), &reply).into()
 }
 
-fn encode(echo: &Echo<'_>, reply: &Reply) -> Answer {
+/// The whole response frame.
+pub(super) fn encode(echo: &Echo<'_>, reply: &Reply) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(USUAL_REPLY);
     reply.encode(echo, &mut bytes);
-    bytes.into()
+    bytes
 }
 
 /// A connection whose first frame is there.
@@ -176,15 +198,21 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// The answer; `None` when nobody is left to read it.
-    async fn answer(&self, body: &[u8]) -> Option<Answer> {
+    async fn answer(&self, body: &Bytes) -> Option<Answer> {
         match self.shell.call(|broker, now| broker.first_frame(now, self.accepted, self.key, self.peer, body))
         {
             FirstFrame::Hello(admitted) => {
                 let reply = self.hello(&admitted).await?;
-                Some(encode(admitted.echo(), &reply))
+                let bytes = encode(admitted.echo(), &reply);
+                Some(match reply {
+                    Reply::Negotiated(agreed) if agreed.handover() != Handover::None => {
+                        Answer { bytes, then: Then::Pass(Box::new(Terms::new(agreed, body.clone()))) }
+                    }
+                    Reply::Negotiated(_) | Reply::Refused(_) => bytes.into(),
+                })
             }
             FirstFrame::Admin(echo, request) => Some(Box::pin(admin(self.shell, &echo, &request)).await),
-            FirstFrame::Refused(echo, reply) => Some(encode(&echo, &reply)),
+            FirstFrame::Refused(echo, reply) => Some(encode(&echo, &reply).into()),
         }
     }
 

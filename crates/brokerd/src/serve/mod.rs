@@ -6,10 +6,13 @@
 mod backends;
 mod clock;
 mod connection;
+mod control;
 mod entropy;
 pub(crate) mod event_log;
 mod facts;
+mod handoff;
 mod logging;
+mod ownership;
 mod place;
 pub(crate) mod settings;
 mod shell;
@@ -25,6 +28,7 @@ use broker_core::broker::{BackendsOnExit, Broker, BrokerConfig, Input};
 use broker_core::entropy::BlockEntropy;
 use broker_core::hello::HandoffPlatform;
 use broker_core::services::TrustDomain;
+use broker_transport::fd_passing;
 use broker_transport::listener::{AcceptError, DEFAULT_BACKLOG, Listener};
 use broker_transport::process::Spawner;
 use broker_transport::stop_requests::StopRequests;
@@ -86,8 +90,8 @@ fn broker(settings: &Settings) -> shell::LiveBroker {
     } else {
         TrustDomain::Only(settings.instance.value.clone())
     };
-    // No token is issued as long as this daemon passes no connections.
-    config.hello.platform = HandoffPlatform::Unsupported;
+    config.hello.platform =
+        if fd_passing::IS_SUPPORTED { HandoffPlatform::Supported } else { HandoffPlatform::Unsupported };
     config.connections = ConnectionLimits::of_total(settings.max_connections.value as usize);
     config.drain = settings.drain.value;
     config.on_exit = if settings.keep_backends.value { BackendsOnExit::Keep } else { BackendsOnExit::Stop };

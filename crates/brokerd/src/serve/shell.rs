@@ -18,8 +18,8 @@ use broker_core::entropy::BlockEntropy;
 use broker_core::handoff::BackendSlot;
 use broker_core::hello::Reply;
 use broker_core::time::{Monotonic, Now};
-use broker_protocol::BoundedEvent;
 use broker_protocol::wire::EventKind;
+use broker_protocol::{BoundedEvent, ConnectionId};
 use broker_transport::listener::Accepted;
 use broker_transport::peer::{PeerCredentials, UserId};
 use broker_transport::process::Spawner;
@@ -30,8 +30,10 @@ use tokio::task::AbortHandle;
 use super::backends::{self, Process};
 use super::clock::Clock;
 use super::connection;
+use super::control::Control;
 use super::entropy::SystemEntropy;
 use super::event_log::EventLog;
+use super::handoff::Parked;
 use super::settings::Settings;
 use super::watches::Watches;
 use crate::definitions::DefinitionDir;
@@ -54,6 +56,10 @@ pub(super) struct Shell {
     /// Who waits for a backend.
     waiting: RefCell<HashMap<ConnectionKey, oneshot::Sender<Reply>>>,
     processes: RefCell<HashMap<BackendSlot, Rc<Process>>>,
+    /// The control connections that are in use.
+    controls: RefCell<HashMap<BackendSlot, Rc<Control>>>,
+    /// The connections on offer there, and to whom.
+    parked: RefCell<HashMap<ConnectionId, (BackendSlot, Parked)>>,
     watches: Watches,
     /// When the broker next wants to be called, and the news that this has changed.
     due: Cell<Option<Monotonic>>,
@@ -84,6 +90,8 @@ impl Shell {
             next_connection: Cell::new(0),
             waiting: RefCell::default(),
             processes: RefCell::default(),
+            controls: RefCell::default(),
+            parked: RefCell::default(),
             watches: Watches::default(),
             due: Cell::new(None),
             due_changed: Notify::new(),
@@ -172,7 +180,11 @@ impl Shell {
             Action::Look { slot, endpoint } => {
                 tokio::task::spawn_local(backends::look(Rc::clone(self), slot, endpoint));
             }
+            Action::Quiesce { slot, limit } => {
+                tokio::task::spawn_local(backends::quiesce(Rc::clone(self), slot, limit));
+            }
             Action::Signal { slot, signal } => self.signal(slot, signal),
+            Action::Abandon { connection } => drop(self.unpark(connection)),
             Action::Emit(event) => {
                 trace(&event);
                 self.events.append(event);
@@ -221,6 +233,42 @@ impl Shell {
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().insert(key, sender);
         receiver
+    }
+
+    /// The control connection of a backend, where one is in use.
+    pub(super) fn control(&self, slot: BackendSlot) -> Option<Rc<Control>> {
+        self.controls.borrow().get(&slot).cloned()
+    }
+
+    pub(super) fn add_control(&self, slot: BackendSlot, control: &Rc<Control>) {
+        self.controls.borrow_mut().insert(slot, Rc::clone(control));
+    }
+
+    /// Takes a control connection out of use, and with it the copies of what is on offer there.
+    pub(super) fn remove_control(&self, slot: BackendSlot, control: &Rc<Control>) {
+        let mut controls = self.controls.borrow_mut();
+        if controls.get(&slot).is_some_and(|current| Rc::ptr_eq(current, control)) {
+            controls.remove(&slot);
+        }
+        drop(controls);
+        let lost: Vec<_> = {
+            let mut parked = self.parked.borrow_mut();
+            let lost = parked.iter().filter(|(_, (to, _))| *to == slot).map(|(id, _)| *id);
+            let lost: Vec<_> = lost.collect();
+            lost.iter().filter_map(|id| parked.remove(id)).collect()
+        };
+        // Each tells the broker of its end.
+        drop(lost);
+    }
+
+    /// Keeps the copy of a connection that is on offer.
+    pub(super) fn park(&self, connection: ConnectionId, to: BackendSlot, parked: Parked) {
+        self.parked.borrow_mut().insert(connection, (to, parked));
+    }
+
+    /// The copy of a connection that is on offer no more.
+    pub(super) fn unpark(&self, connection: ConnectionId) -> Option<Parked> {
+        self.parked.borrow_mut().remove(&connection).map(|(_, parked)| parked)
     }
 
     /// Forgets a process that has ended.

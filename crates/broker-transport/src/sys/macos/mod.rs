@@ -20,6 +20,9 @@ use crate::endpoint::Platform;
 
 pub(crate) const PLATFORM: Platform = Platform::MacOs;
 
+/// Whether descriptors are passed in messages: `SCM_RIGHTS` (unix(7)).
+pub(crate) const PASSES_DESCRIPTORS: bool = true;
+
 /// Where a process's own descriptors are listed.
 pub(crate) const OWN_DESCRIPTORS: &str = "/dev/fd";
 

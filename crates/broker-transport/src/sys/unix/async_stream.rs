@@ -21,11 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
 use super::super::os;
-use super::socket::{self, BlockingMode, Waiting};
+use super::socket::{self, Waiting};
 use super::stream::BlockingStream;
 use crate::fd_passing::{FdPassError, Received};
 use crate::peer::PeerCredentials;
-use crate::stream::{ConnectError, ConnectErrorKind};
+use crate::stream::{BlockingMode, ConnectError, ConnectErrorKind};
 
 /// How long [`Stream::connect`] waits for room in a listener's full queue.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -140,12 +140,46 @@ impl Stream {
         socket::send(self.socket.as_fd(), bytes, &[])
     }
 
+    /// [`try_write`](Self::try_write) on a connection that was made a
+    /// [blocking one](Self::set_blocking).
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn try_write_blocking(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send_now(self.socket.as_fd(), bytes)
+    }
+
+    /// The descriptor, to be lent to somebody.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Makes the connection a blocking or a non-blocking one for everybody who shares it. A fresh one of
+    /// this type is non-blocking, while what `accept` gives to others is not.
+    ///
+    /// While it is a blocking one, nothing here may be called that can wait: it would stop the runtime.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn set_blocking(&self, mode: BlockingMode) -> io::Result<()> {
+        socket::set_blocking_mode(&self.socket, mode)
+    }
+
     /// One read, as soon as something is there; 0 when the stream has ended. Cancel-safe.
     ///
     /// # Errors
     /// The system's.
     pub async fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.attempt(Interest::READABLE, || socket::read(self.socket.as_fd(), &mut *buffer)).await
+    }
+
+    /// One write, as soon as there is room for a byte. Cancel-safe: when it did not return, nothing was
+    /// sent.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, &[])).await
     }
 
     /// Writes everything. Not cancel-safe: part of it may be sent.
@@ -197,6 +231,10 @@ impl Stream {
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<usize> {
         self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, descriptors)).await
+    }
+
+    pub(crate) fn try_send_message(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        socket::send(self.socket.as_fd(), bytes, descriptors)
     }
 
     pub(crate) async fn receive_message(

@@ -3,16 +3,23 @@
 //! Invariant: a number becomes an owned descriptor only after it was seen to be what it should be, so
 //! a false promise in the environment never closes a descriptor that is somebody else's.
 
+use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::FdFlags;
+use rustix::net::{SocketType, sockopt};
+
+use super::super::os;
 use super::listener::check_listens;
-use crate::activation::{ActivationError, PassedListener};
+use crate::activation::{ActivationError, PassedListener, PassedStream};
 use crate::listener::{BindError, BoundSocket};
 
 /// Whether the listener has an owner in this process.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the parent's end of a socket pair has one.
+static IS_STREAM_TAKEN: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn take_listener(
     passed: PassedListener,
@@ -41,5 +48,39 @@ fn claim(number: i32) -> Result<OwnedFd, BindError> {
     // variables that name this pid. A number that was open from the start is not handed out again by
     // the kernel, so no other part of the process got it from there, and `IS_TAKEN` sees to it that it
     // is taken here once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+pub(crate) fn take_parent_stream(passed: PassedStream) -> Result<OwnedFd, ActivationError> {
+    if IS_STREAM_TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(ActivationError::Taken);
+    }
+    let taken = claim_parent_stream(passed.number());
+    if taken.is_err() {
+        IS_STREAM_TAKEN.store(false, Ordering::Relaxed);
+    }
+    taken
+}
+
+fn claim_parent_stream(number: i32) -> Result<OwnedFd, ActivationError> {
+    let refused = |found| ActivationError::NotTheParents { descriptor: number.into(), found };
+    // SAFETY: F_GETFD takes any number and answers EBADF where nothing is open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } == -1 {
+        return Err(refused("nothing that is open"));
+    }
+    // SAFETY: the descriptor is open, as was just seen, and borrowed for this function only.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    if sockopt::socket_type(descriptor).ok() != Some(SocketType::STREAM) {
+        return Err(refused("no stream"));
+    }
+    let parent = rustix::process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+    let peer = os::socket::peer_credentials(descriptor).map_err(|_| refused("a stream of nobody known"))?;
+    if !peer.user.is_self() || peer.pid.map(NonZeroU32::get) != parent {
+        return Err(refused("a stream of another process"));
+    }
+    rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC).map_err(|_| refused("a stream that is stuck"))?;
+    // SAFETY: the other end was made by the parent, which placed this one for its child and named its
+    // number; a number that was open from the start is not handed out again by the kernel, so no other
+    // part of the process got it from there, and `IS_STREAM_TAKEN` sees to it that it is taken once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

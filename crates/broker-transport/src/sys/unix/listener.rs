@@ -14,9 +14,10 @@ use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 
 use super::super::os;
-use super::socket::{self, BlockingMode, Waiting};
+use super::socket::{self, Waiting};
 use crate::endpoint::Platform;
 use crate::listener::{BindError, BindOptions};
+use crate::stream::BlockingMode;
 use crate::stream::ConnectErrorKind;
 
 #[cfg(feature = "tokio")]

@@ -21,7 +21,7 @@ use rustix::net::{
 use super::super::os;
 use crate::endpoint::Platform;
 use crate::fd_passing::{FdPassError, MAX_DESCRIPTORS, Received};
-use crate::stream::{ConnectError, ConnectErrorKind};
+use crate::stream::{BlockingMode, ConnectError, ConnectErrorKind};
 
 /// The address of a path; `None` when it does not fit.
 pub(crate) fn address(path: &Path) -> io::Result<Option<SocketAddrUnix>> {
@@ -202,11 +202,4 @@ fn uninterrupted<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Resu
 /// Sets whether calls on a socket wait.
 pub(crate) fn set_blocking_mode(socket: impl AsFd, mode: BlockingMode) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(socket, matches!(mode, BlockingMode::NonBlocking))?)
-}
-
-/// Whether calls on a socket wait.
-#[derive(Clone, Copy)]
-pub(crate) enum BlockingMode {
-    Blocking,
-    NonBlocking,
 }

@@ -9,10 +9,10 @@ use rustix::event::PollFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::super::os;
-use super::socket::{self, BlockingMode, Waiting};
+use super::socket::{self, Waiting};
 use crate::fd_passing::{FdPassError, Received};
 use crate::peer::PeerCredentials;
-use crate::stream::ConnectError;
+use crate::stream::{BlockingMode, ConnectError};
 
 #[cfg(feature = "tokio")]
 pub use super::async_stream::Stream;

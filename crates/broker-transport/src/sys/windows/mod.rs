@@ -23,6 +23,12 @@ use crate::unsupported::Unsupported;
 
 pub(crate) const PLATFORM: Platform = Platform::Windows;
 
+/// Whether descriptors are passed in messages: Handles are duplicated instead.
+pub(crate) const PASSES_DESCRIPTORS: bool = false;
+
+/// Handles are duplicated instead.
+pub(crate) const PASSES_DESCRIPTORS: bool = false;
+
 fn unsupported<T>(operation: &'static str) -> io::Result<T> {
     Err(Unsupported { operation, platform: std::env::consts::OS }.into())
 }
@@ -56,8 +62,8 @@ pub(crate) mod limits {
 pub(crate) mod inherited {
     use std::path::{Path, PathBuf};
 
-    use super::unsupported;
-    use crate::activation::{ActivationError, PassedListener};
+    use super::{OwnedDescriptor, unsupported};
+    use crate::activation::{ActivationError, PassedListener, PassedStream};
     use crate::listener::{BindError, BoundSocket};
 
     pub(crate) fn take_listener(
@@ -67,6 +73,11 @@ pub(crate) mod inherited {
         let path = PathBuf::from(format!("inherited handle {}", passed.number()));
         unsupported("taking over a listener")
             .map_err(|source| BindError::Io { operation: "listen on", path, source }.into())
+    }
+
+    pub(crate) fn take_parent_stream(passed: PassedStream) -> Result<OwnedDescriptor, ActivationError> {
+        let found = "a platform where that is not implemented";
+        Err(ActivationError::NotTheParents { descriptor: passed.number().into(), found })
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor, unsupported};
 use crate::fd_passing::{FdPassError, Received};
 use crate::peer::PeerCredentials;
+#[cfg(feature = "tokio")]
+use crate::stream::BlockingMode;
 use crate::stream::{ConnectError, ConnectErrorKind};
 
 fn refused<T>(endpoint: &Path) -> Result<T, ConnectError> {
@@ -243,6 +245,36 @@ impl Stream {
     ///
     /// # Errors
     /// None.
+    pub fn try_write_blocking(&self, _bytes: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    pub fn descriptor(&self) -> BorrowedDescriptor<'_> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_blocking(&self, _mode: BlockingMode) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
+    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
+    pub async fn write_some(&self, _bytes: &[u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
     #[allow(clippy::unused_async, reason = "the same signature on every platform")]
     pub async fn read_some(&self, _buffer: &mut [u8]) -> io::Result<usize> {
         match self.0 {}
@@ -271,6 +303,14 @@ impl Stream {
     /// # Errors
     /// None.
     pub fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn try_send_message(
+        &self,
+        _bytes: &[u8],
+        _descriptors: &[BorrowedDescriptor<'_>],
+    ) -> io::Result<usize> {
         match self.0 {}
     }
 

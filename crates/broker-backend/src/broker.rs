@@ -1,0 +1,195 @@
+//! What the broker wants of this process, and what it is told in return.
+//!
+//! Offers are answered at once; what a handler has to do something for runs beside the connections.
+//! Invariants: an offer that is not taken is closed before it is rejected, so that its connection is the
+//! broker's alone again; a broker that is gone costs nothing but its control connection.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_protocol::control::{Announcement, ControlMessage, HandlesReleased, Quiesced, Usage};
+use broker_protocol::handoff::{Acknowledgement, Offer};
+use broker_transport::descriptor::OwnedDescriptor;
+use broker_transport::stream::Stream;
+use tokio::task::JoinSet;
+
+use crate::connection::Service;
+use crate::connections::Connections;
+use crate::control::{Control, ControlEnd, Event};
+use crate::handler::Handler;
+
+/// The broker, where there is a control connection to it.
+pub(crate) struct Broker<H> {
+    service: Arc<Service<H>>,
+    name: String,
+    control: Option<Control>,
+    /// What handlers do about its requests; each ends with the answer.
+    at_work: JoinSet<(u64, ControlMessage)>,
+    has_quiesced: bool,
+}
+
+/// What has happened.
+pub(crate) enum News {
+    /// The broker wants something.
+    Event(Event),
+    /// A handler is done.
+    Done(u64, ControlMessage),
+    /// The connection is over.
+    End(ControlEnd),
+}
+
+impl<H: Handler> Broker<H> {
+    /// Announces this process.
+    pub(crate) fn begin(control: Option<(Stream, Announcement)>, service: &Arc<Service<H>>) -> Self {
+        let mut broker = Self {
+            service: Arc::clone(service),
+            name: String::new(),
+            control: None,
+            at_work: JoinSet::new(),
+            has_quiesced: false,
+        };
+        if let Some((stream, announcement)) = control {
+            broker.name = announcement.service_name.clone();
+            match Control::begin(stream, announcement) {
+                Ok(control) => broker.control = Some(control),
+                Err(end) => broker.lost(&end),
+            }
+        }
+        broker
+    }
+
+    /// Whether no new connection is to be taken, as this process will be ended soon.
+    pub(crate) const fn has_quiesced(&self) -> bool {
+        self.has_quiesced
+    }
+
+    /// What happens next. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> News {
+        let Some(control) = &mut self.control else { return std::future::pending().await };
+        loop {
+            tokio::select! {
+                biased;
+                event = control.next() => match event {
+                    Ok(event) => return News::Event(event),
+                    Err(end) => return News::End(end),
+                },
+                Some(done) = self.at_work.join_next() => match done {
+                    Ok((id, answer)) => return News::Done(id, answer),
+                    Err(error) => tracing::error!(%error, "a handler panicked; the broker gets no answer"),
+                },
+            }
+        }
+    }
+
+    /// Does what has to be done about it.
+    pub(crate) fn take(&mut self, news: News, connections: &mut Connections<H>) {
+        let outcome = match news {
+            News::Event(Event::Offered(offer, descriptor)) => self.offered(&offer, descriptor, connections),
+            News::Event(Event::Asked(id, question)) => self.asked(id, question, connections),
+            News::Done(id, answer) => self.answer(id, &answer),
+            News::End(end) => Err(end),
+        };
+        if let Err(end) = outcome {
+            self.lost(&end);
+        }
+    }
+
+    /// Rejects what was offered meanwhile, and closes the connection.
+    pub(crate) async fn leave(mut self) {
+        let Some(control) = &mut self.control else { return };
+        while let Some(event) = control.next_waiting().await {
+            if let Event::Offered(offer, descriptor) = event {
+                drop(descriptor);
+                if control.settle(&Acknowledgement::reject(&offer, "this process is ending")).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn offered(
+        &mut self,
+        offer: &Offer,
+        descriptor: OwnedDescriptor,
+        connections: &mut Connections<H>,
+    ) -> Result<(), ControlEnd> {
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let refusal = if self.has_quiesced {
+            Some("this process is about to end".to_owned())
+        } else if offer.service.as_str() != self.name {
+            Some(format!("this process serves {}, not {}", self.name, offer.service))
+        } else {
+            None
+        };
+        let refusal = match refusal {
+            Some(refusal) => {
+                drop(descriptor);
+                Some(refusal)
+            }
+            None => connections.adopt(descriptor, offer.reply.clone()).err().map(|why| why.to_string()),
+        };
+        control.settle(&match refusal {
+            None => Acknowledgement::accept(offer),
+            Some(detail) => {
+                tracing::debug!(detail, connection_id = %offer.connection, "a connection was not taken");
+                Acknowledgement::reject(offer, detail)
+            }
+        })
+    }
+
+    fn asked(
+        &mut self,
+        id: u64,
+        question: ControlMessage,
+        connections: &Connections<H>,
+    ) -> Result<(), ControlEnd> {
+        let service = Arc::clone(&self.service);
+        match question {
+            ControlMessage::UsageQuery(_) => {
+                let usage = Usage { connections: connections.len() as u64 };
+                return self.answer(id, &ControlMessage::Usage(usage));
+            }
+            ControlMessage::Quiesce(quiesce) => {
+                self.has_quiesced = true;
+                let limit = Duration::from_millis(quiesce.deadline_ms);
+                self.at_work.spawn(async move {
+                    service.handler().quiesce(limit).await;
+                    (id, ControlMessage::Quiesced(Quiesced {}))
+                });
+            }
+            ControlMessage::ReleaseHandles(release) => {
+                self.at_work.spawn(async move {
+                    let outcome = service.handler().release_handles(Path::new(&release.path)).await;
+                    let released = HandlesReleased {
+                        released: outcome.is_ok(),
+                        detail: outcome.err().unwrap_or_default(),
+                    };
+                    (id, ControlMessage::HandlesReleased(released))
+                });
+            }
+            // What only a backend says, and answers to what was not asked.
+            ControlMessage::Announcement(_)
+            | ControlMessage::Admittance(_)
+            | ControlMessage::Usage(_)
+            | ControlMessage::Quiesced(_)
+            | ControlMessage::HandlesReleased(_) => {}
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, id: u64, answer: &ControlMessage) -> Result<(), ControlEnd> {
+        match &mut self.control {
+            Some(control) => control.answer(id, answer),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on as a plain backend: nobody is left who would end it soon.
+    fn lost(&mut self, end: &ControlEnd) {
+        tracing::debug!(%end, "the control connection to the broker is over");
+        self.control = None;
+        self.at_work.abort_all();
+        self.has_quiesced = false;
+    }
+}

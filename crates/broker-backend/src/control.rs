@@ -1,0 +1,277 @@
+//! The control connection to the broker: offers come in on it, and answers go out (protocol.md,
+//! "Extensions").
+//!
+//! It carries; whether an offer is taken is decided by the server. Invariants: every offer has exactly one
+//! descriptor, in the order in which they came; an offer that is not answered here is closed, never kept;
+//! an answer leaves at once where there is room for it, and nothing waits for a broker that does not read.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use broker_protocol::bytes::{Buf, BytesMut};
+use broker_protocol::control::{Announcement, ControlFault, ControlMessage, MAX_CONTROL_BODY};
+use broker_protocol::handoff::{Acknowledgement, HandoffFault, Offer};
+use broker_protocol::wire::Frame;
+use broker_protocol::{FrameDecoder, FramingError, PayloadProtocol, frame_bytes};
+use broker_transport::descriptor::OwnedDescriptor;
+use broker_transport::fd_passing::{FdPassError, recv_with_fds};
+use broker_transport::stream::Stream;
+use thiserror::Error;
+
+/// Bytes read at once: several offers, or one with a long reply.
+const READ_STEP: usize = 4 * 1024;
+/// The id of the first request.
+const ANNOUNCEMENT_ID: u64 = 1;
+
+/// What comes from the broker.
+pub(crate) enum Event {
+    /// A client's connection, to be taken or not.
+    Offered(Offer, OwnedDescriptor),
+    /// A request, and the id that its answer echoes.
+    Asked(u64, ControlMessage),
+}
+
+/// Why a control connection is over.
+#[derive(Debug, Error)]
+pub(crate) enum ControlEnd {
+    #[error("the broker closed it")]
+    Closed,
+    #[error("cannot use it: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Descriptor(#[from] FdPassError),
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    #[error(transparent)]
+    Message(#[from] ControlFault),
+    #[error(transparent)]
+    Offer(#[from] HandoffFault),
+    #[error("an offer came without a descriptor")]
+    NoDescriptor,
+    #[error("the broker does not want it: {0}")]
+    NotAdmitted(String),
+}
+
+/// One end of a control connection.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stream: Stream,
+    decoder: FrameDecoder,
+    received: BytesMut,
+    descriptors: VecDeque<OwnedDescriptor>,
+    unsent: BytesMut,
+}
+
+impl Control {
+    /// Takes a connection into use, which begins with an announcement.
+    ///
+    /// # Errors
+    /// It is not open any more.
+    pub(crate) fn begin(stream: Stream, announcement: Announcement) -> Result<Self, ControlEnd> {
+        let mut control = Self {
+            stream,
+            decoder: FrameDecoder::with_limit(MAX_CONTROL_BODY),
+            received: BytesMut::new(),
+            descriptors: VecDeque::new(),
+            unsent: BytesMut::new(),
+        };
+        control.send(&ControlMessage::Announcement(announcement).to_frame(ANNOUNCEMENT_ID))?;
+        Ok(control)
+    }
+
+    /// What comes next. Cancel-safe.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(crate) async fn next(&mut self) -> Result<Event, ControlEnd> {
+        loop {
+            if let Some(event) = self.take_event()? {
+                return Ok(event);
+            }
+            let mut space = [0; READ_STEP];
+            let received = tokio::select! {
+                biased;
+                received = recv_with_fds(&self.stream, &mut space, 1) => received?,
+                sent = self.stream.write_some(&self.unsent), if !self.unsent.is_empty() => {
+                    self.unsent.advance(sent?);
+                    continue;
+                }
+            };
+            self.take_bytes(&space[..received.len], received.descriptors)?;
+        }
+    }
+
+    /// The next thing that is there already; none where something would have to be waited for.
+    pub(crate) async fn next_waiting(&mut self) -> Option<Event> {
+        let mut next = pin!(self.next());
+        poll_fn(|context| match next.as_mut().poll(context) {
+            Poll::Ready(event) => Poll::Ready(event.ok()),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    /// Answers an offer.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(crate) fn settle(&mut self, answer: &Acknowledgement) -> Result<(), ControlEnd> {
+        self.send(&answer.to_response())
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(crate) fn answer(&mut self, id: u64, answer: &ControlMessage) -> Result<(), ControlEnd> {
+        self.send(&answer.to_frame(id))
+    }
+
+    fn send(&mut self, frame: &Frame) -> Result<(), ControlEnd> {
+        let bytes = frame_bytes(frame)?;
+        let sent = if self.unsent.is_empty() {
+            match self.stream.try_write(&bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                sent => sent?,
+            }
+        } else {
+            0
+        };
+        // Bounded by what was asked: a broker has 64 offers out at most.
+        self.unsent.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8], descriptors: Vec<OwnedDescriptor>) -> Result<(), ControlEnd> {
+        if bytes.is_empty() {
+            return Err(ControlEnd::Closed);
+        }
+        self.received.extend_from_slice(bytes);
+        self.descriptors.extend(descriptors);
+        Ok(())
+    }
+
+    fn take_event(&mut self) -> Result<Option<Event>, ControlEnd> {
+        while let Some(frame) = self.decoder.decode(&mut self.received)? {
+            if frame.lane() == PayloadProtocol::HANDOFF {
+                let descriptor = self.descriptors.pop_front().ok_or(ControlEnd::NoDescriptor)?;
+                return Ok(Some(Event::Offered(Offer::from_frame(frame)?, descriptor)));
+            }
+            let id = frame.request_id;
+            match ControlMessage::from_frame(frame) {
+                Ok(ControlMessage::Admittance(answer)) if !answer.admitted => {
+                    return Err(ControlEnd::NotAdmitted(answer.reason));
+                }
+                Ok(ControlMessage::Admittance(_)) => {}
+                Ok(message) => return Ok(Some(Event::Asked(id, message))),
+                // A broker of a later version may say more.
+                Err(ControlFault::Empty) => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_protocol::bytes::Bytes;
+    use broker_protocol::control::{Admittance, UsageQuery};
+    use broker_protocol::{ConnectionId, HandoffToken};
+    use broker_transport::fd_passing::send_with_fds;
+    use broker_transport::frame_io::read_frame_body;
+
+    use super::*;
+
+    fn offer(number: u64, reply: usize) -> Offer {
+        Offer {
+            token: HandoffToken::from_bytes([7; 16]),
+            service: "cache".parse().unwrap(),
+            connection: ConnectionId::new(number).unwrap(),
+            reply: (reply > 0).then(|| Bytes::from(vec![0; reply])),
+        }
+    }
+
+    async fn pair() -> (Stream, Control) {
+        let (broker, backend) = Stream::pair().unwrap();
+        let announcement = Announcement { service_name: "cache".into(), ..Announcement::default() };
+        let control = Control::begin(backend, announcement.clone()).unwrap();
+        let frame = <Frame as broker_protocol::prost::Message>::decode(
+            read_frame_body(&broker, MAX_CONTROL_BODY).await.unwrap(),
+        );
+        let announced = ControlMessage::from_frame(frame.unwrap()).unwrap();
+        assert_eq!(announced, ControlMessage::Announcement(announcement));
+        (broker, control)
+    }
+
+    #[tokio::test]
+    async fn each_offer_has_the_descriptor_that_it_came_with() {
+        let (broker, mut control) = pair().await;
+        let mut clients = Vec::new();
+        for number in 1..=3 {
+            let (near, far) = Stream::pair().unwrap();
+            let bytes = frame_bytes(&offer(number, 3_000 * number as usize).to_frame()).unwrap();
+            let sent = send_with_fds(&broker, &bytes, &[far.descriptor()]).await.unwrap();
+            broker.send_all(&bytes[sent..]).await.unwrap();
+            let question = ControlMessage::UsageQuery(UsageQuery {}).to_frame(40 + number);
+            broker.send_all(&frame_bytes(&question).unwrap()).await.unwrap();
+            near.send_all(&[number as u8]).await.unwrap();
+            clients.push(near);
+        }
+        for number in 1..=3 {
+            let Event::Offered(offered, descriptor) = control.next().await.unwrap() else {
+                panic!("expected an offer")
+            };
+            assert_eq!(offered.connection.get(), number);
+            let mut byte = [0];
+            Stream::from_owned_fd(descriptor).unwrap().read_some(&mut byte).await.unwrap();
+            assert_eq!(u64::from(byte[0]), number);
+            let Event::Asked(id, _) = control.next().await.unwrap() else { panic!("expected a question") };
+            assert_eq!(id, 40 + number);
+        }
+        assert!(control.next_waiting().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_offer_without_a_descriptor_ends_it() {
+        let (broker, mut control) = pair().await;
+        broker.send_all(&frame_bytes(&offer(1, 0).to_frame()).unwrap()).await.unwrap();
+        assert!(matches!(control.next().await, Err(ControlEnd::NoDescriptor)));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_and_the_broker_s_end_end_it_and_an_admittance_does_not() {
+        let (broker, mut control) = pair().await;
+        let admit = |admitted| ControlMessage::Admittance(Admittance { admitted, reason: "why".into() });
+        for admitted in [true, false] {
+            broker.send_all(&frame_bytes(&admit(admitted).to_frame(1)).unwrap()).await.unwrap();
+        }
+        assert!(matches!(control.next().await, Err(ControlEnd::NotAdmitted(reason)) if reason == "why"));
+        drop(broker);
+        assert!(matches!(control.next().await, Err(ControlEnd::Closed)));
+    }
+
+    #[tokio::test]
+    async fn answers_wait_for_room_and_leave_in_order() {
+        let (broker, mut control) = pair().await;
+        let answers: u64 = 20_000;
+        for number in 1..=answers {
+            control.settle(&Acknowledgement::accept(&offer(number, 0))).unwrap();
+        }
+        assert!(!control.unsent.is_empty(), "more than a socket holds");
+        let read = async {
+            for number in 1..=answers {
+                let body = read_frame_body(&broker, MAX_CONTROL_BODY).await.unwrap();
+                let frame = <Frame as broker_protocol::prost::Message>::decode(body).unwrap();
+                assert_eq!(Acknowledgement::from_response(frame).unwrap().connection.get(), number);
+            }
+        };
+        tokio::select! {
+            () = read => {}
+            _ = control.next() => panic!("nothing was sent to it"),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! A backend's control connection, as the broker holds it (protocol.md, "Extensions").
+//!
+//! Offers go out at once or not at all, so no client waits for a backend that does not read; everything
+//! else queues behind what has not left yet. Invariants: a frame leaves whole and in one piece with its
+//! descriptor; at most [`MAX_QUEUED`] bytes wait for a backend; nothing that comes in is bigger than
+//! [`MAX_CONTROL_BODY`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::rc::Rc;
+
+use broker_core::broker::Input;
+use broker_core::handoff::BackendSlot;
+use broker_protocol::bytes::{Buf, BytesMut};
+use broker_protocol::control::{
+    Admittance, Announcement, AnnouncementFault, ControlFault, ControlMessage, MAX_CONTROL_BODY,
+};
+use broker_protocol::prost::DecodeError;
+use broker_protocol::wire::{Frame, FrameKind};
+use broker_protocol::{FrameDecoder, FramingError, PayloadProtocol, ServiceName, Version, frame_bytes};
+use broker_transport::descriptor::BorrowedDescriptor;
+use broker_transport::fd_passing::{FdPassError, try_send_with_fds};
+use broker_transport::stream::Stream;
+use thiserror::Error;
+use tokio::sync::{Notify, oneshot};
+
+use super::handoff;
+use super::shell::Shell;
+
+/// Most bytes that wait for a backend to read them.
+const MAX_QUEUED: usize = 64 * 1024;
+/// Bytes read at once.
+const READ_STEP: usize = 4 * 1024;
+
+/// One backend's control connection.
+pub(super) struct Control {
+    stream: Stream,
+    /// What has not left yet.
+    queue: RefCell<BytesMut>,
+    has_queued: Notify,
+    /// Who waits for an answer, by the id of the request.
+    asked: RefCell<HashMap<u64, oneshot::Sender<ControlMessage>>>,
+    next_request: Cell<u64>,
+}
+
+/// Why a control connection ended.
+#[derive(Debug, Error)]
+pub(super) enum ControlEnd {
+    #[error("the backend closed it")]
+    Closed,
+    #[error("cannot use it: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    #[error("a body is not a Frame: {0}")]
+    NotAFrame(#[from] DecodeError),
+    #[error(transparent)]
+    Message(#[from] ControlFault),
+    #[error("expected an announcement first, got something else")]
+    NoAnnouncement,
+    #[error("it announced itself in a way that is not understood: {0}")]
+    Announcement(#[from] AnnouncementFault),
+    #[error("it announced {actual}, but was started as {expected}")]
+    OtherBackend { expected: String, actual: String },
+    #[error("the backend does not read what it is sent")]
+    Stuck,
+}
+
+impl Control {
+    pub(super) fn new(stream: Stream) -> Rc<Self> {
+        Rc::new(Self {
+            stream,
+            queue: RefCell::default(),
+            has_queued: Notify::new(),
+            asked: RefCell::default(),
+            next_request: Cell::new(1),
+        })
+    }
+
+    /// Sends an offer with its descriptor, at once.
+    ///
+    /// # Errors
+    /// Not a byte of it was sent: kind `WouldBlock` where the backend has no room.
+    pub(super) fn offer(&self, offer: &[u8], descriptor: BorrowedDescriptor<'_>) -> Result<(), FdPassError> {
+        let mut queue = self.queue.borrow_mut();
+        if !queue.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
+        let sent = try_send_with_fds(&self.stream, offer, &[descriptor])?;
+        if sent < offer.len() {
+            queue.extend_from_slice(&offer[sent..]);
+            self.has_queued.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Asks the backend something; the answer, or nothing where the connection ends first.
+    pub(super) async fn ask(&self, question: &ControlMessage) -> Option<ControlMessage> {
+        let id = self.next_request.replace(self.next_request.get() + 1);
+        let (tell, answer) = oneshot::channel();
+        self.asked.borrow_mut().insert(id, tell);
+        let _forget = Forget { control: self, id };
+        self.send(&question.to_frame(id)).ok()?;
+        answer.await.ok()
+    }
+
+    fn send(&self, frame: &Frame) -> Result<(), ControlEnd> {
+        let bytes = frame_bytes(frame)?;
+        let mut queue = self.queue.borrow_mut();
+        if queue.len() + bytes.len() > MAX_QUEUED {
+            return Err(ControlEnd::Stuck);
+        }
+        queue.extend_from_slice(&bytes);
+        self.has_queued.notify_one();
+        Ok(())
+    }
+
+    /// Writes what is queued, for ever. Cancel-safe.
+    async fn write_queued(&self) -> io::Result<Infallible> {
+        loop {
+            let chunk = {
+                let queue = self.queue.borrow();
+                queue[..queue.len().min(READ_STEP)].to_vec()
+            };
+            if chunk.is_empty() {
+                self.has_queued.notified().await;
+            } else {
+                let sent = self.stream.write_some(&chunk).await?;
+                // Others only add to the end meanwhile.
+                self.queue.borrow_mut().advance(sent);
+            }
+        }
+    }
+}
+
+/// A question whose answer nobody waits for any more.
+struct Forget<'a> {
+    control: &'a Control,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.control.asked.borrow_mut().remove(&self.id);
+    }
+}
+
+/// What comes in on a control connection, frame by frame.
+struct Incoming<'a> {
+    control: &'a Control,
+    decoder: FrameDecoder,
+    buffer: BytesMut,
+}
+
+impl<'a> Incoming<'a> {
+    fn new(control: &'a Control) -> Self {
+        let decoder = FrameDecoder::with_limit(MAX_CONTROL_BODY);
+        Self { control, decoder, buffer: BytesMut::new() }
+    }
+
+    /// The next frame. Cancel-safe.
+    async fn next(&mut self) -> Result<Frame, ControlEnd> {
+        loop {
+            if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+                return Ok(frame);
+            }
+            let mut space = [0; READ_STEP];
+            match self.control.stream.read_some(&mut space).await? {
+                0 => return Err(ControlEnd::Closed),
+                count => self.buffer.extend_from_slice(&space[..count]),
+            }
+        }
+    }
+}
+
+/// What a started backend has to announce.
+pub(super) struct Started {
+    pub(super) service: ServiceName,
+    pub(super) version: Version,
+    pub(super) endpoint: String,
+}
+
+impl Started {
+    fn check(&self, announced: &Announcement) -> Result<(), ControlEnd> {
+        let (service, version) = announced.key()?;
+        if (&service, &version, &announced.endpoint) == (&self.service, &self.version, &self.endpoint) {
+            return Ok(());
+        }
+        Err(ControlEnd::OtherBackend {
+            expected: format!("{} {} at {}", self.service, self.version, self.endpoint),
+            actual: format!("{service} {version} at {}", announced.endpoint),
+        })
+    }
+}
+
+/// Serves the control connection of a backend that was started here, until either ends. One that never
+/// says anything is plain v1.
+pub(super) async fn serve_started(shell: Rc<Shell>, slot: BackendSlot, stream: Stream, started: Started) {
+    let control = Control::new(stream);
+    let mut incoming = Incoming::new(&control);
+    let end = async {
+        let (id, announcement) = incoming.announcement().await?;
+        started.check(&announcement)?;
+        admit(&shell, slot, &control, id, &mut incoming).await
+    };
+    let Err(end) = end.await;
+    tracing::debug!(service = %started.service, version = %started.version, %end, "a control connection ended");
+}
+
+/// Takes a backend's control connection into use, and serves it until it ends.
+async fn admit(
+    shell: &Rc<Shell>,
+    slot: BackendSlot,
+    control: &Rc<Control>,
+    id: u64,
+    incoming: &mut Incoming<'_>,
+) -> Result<Infallible, ControlEnd> {
+    let admitted = ControlMessage::Admittance(Admittance { admitted: true, reason: String::new() });
+    control.send(&admitted.to_frame(id))?;
+    let _in_use = InUse::begin(shell, slot, control);
+    loop {
+        let frame = tokio::select! {
+            frame = incoming.next() => frame?,
+            written = control.write_queued() => match written? {},
+        };
+        control.take(shell, slot, frame)?;
+    }
+}
+
+/// A control connection that offers go out on.
+struct InUse<'a> {
+    shell: &'a Rc<Shell>,
+    slot: BackendSlot,
+    control: &'a Rc<Control>,
+}
+
+impl<'a> InUse<'a> {
+    fn begin(shell: &'a Rc<Shell>, slot: BackendSlot, control: &'a Rc<Control>) -> Self {
+        shell.add_control(slot, control);
+        shell.tell(Input::ControlOpened { slot });
+        Self { shell, slot, control }
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.shell.remove_control(self.slot, self.control);
+        self.shell.tell(Input::ControlClosed { slot: self.slot });
+    }
+}
+
+impl Control {
+    /// Takes in a frame from the backend.
+    fn take(&self, shell: &Rc<Shell>, slot: BackendSlot, frame: Frame) -> Result<(), ControlEnd> {
+        if frame.lane() == PayloadProtocol::HANDOFF {
+            if let Some((answer, settlement)) = handoff::settle_by(shell, slot, frame)
+                && let Some(parked) = shell.unpark(answer.connection)
+            {
+                parked.settle(shell, &answer, settlement);
+            }
+            return Ok(());
+        }
+        let id = frame.request_id;
+        let message = ControlMessage::from_frame(frame)?;
+        if message.kind() == FrameKind::Response
+            && let Some(asked) = self.asked.borrow_mut().remove(&id)
+        {
+            // Whoever asked may have stopped waiting.
+            let _ = asked.send(message);
+        }
+        Ok(())
+    }
+}
+
+impl Incoming<'_> {
+    async fn announcement(&mut self) -> Result<(u64, Announcement), ControlEnd> {
+        let frame = self.next().await?;
+        let id = frame.request_id;
+        match ControlMessage::from_frame(frame)? {
+            ControlMessage::Announcement(announcement) => Ok((id, announcement)),
+            _ => Err(ControlEnd::NoAnnouncement),
+        }
+    }
+}

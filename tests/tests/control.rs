@@ -1,0 +1,254 @@
+//! Connections that a broker passes to a backend over its control connection, with clients that know only
+//! bytes (protocol.md, "Extensions").
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
+
+use std::time::Instant;
+
+use broker_protocol::prost::Message;
+use broker_protocol::wire::{Frame, HandoffAck, Hello, Negotiated};
+use broker_tests::{Daemon, PATIENCE, Wire, World, agreed, frame_of, hello, reply_of};
+
+const BIT_0: u64 = 1;
+const BIT_32: u64 = 1 << 32;
+
+/// A broker whose backend runs and has a control connection.
+struct Scene {
+    world: World,
+    broker: Daemon,
+    at_rest: usize,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(definition: &[&str]) -> Self {
+        let world = World::new();
+        world.define("cache", definition);
+        // As many Hellos as a test likes to say.
+        let broker = world.serve(&["--hello-burst", "100000", "--hello-refill", "100000"]);
+        let scene = Self { world, broker, at_rest: 0 };
+        // The announcement may come a moment after the first agreement.
+        let deadline = Instant::now() + PATIENCE;
+        while scene.say(BIT_0).1.handle_passed_token.is_empty() {
+            assert!(Instant::now() < deadline, "no control connection");
+        }
+        let at_rest = settled(&scene.broker);
+        Self { at_rest, ..scene }
+    }
+
+    /// Says Hello; the reply, from whoever wrote it.
+    fn say(&self, capabilities: u64) -> (Wire, Negotiated) {
+        let mut client = self.world.connect();
+        let negotiated = agreed(client.say(&hello_with(capabilities)));
+        (client, negotiated)
+    }
+
+    fn handoffs(&self, outcome: &str) -> u64 {
+        let socket = self.world.socket();
+        let metrics = self.world.run(&["metrics", "--socket", socket.to_str().unwrap()]);
+        let series = format!("handoff_total{{service=\"cache\",outcome=\"{outcome}\"}} ");
+        let line = metrics.stdout.lines().find_map(|line| line.split_once(&series));
+        line.map_or(0, |(_, count)| count.parse().unwrap())
+    }
+
+    fn backend_pid(&self) -> u32 {
+        Wire::connect(self.say(0).1.backend_pipe.as_ref()).tell("?pid").parse().unwrap()
+    }
+}
+
+fn settled(broker: &Daemon) -> usize {
+    let mut least = broker.descriptors();
+    for _ in 0..200 {
+        std::thread::yield_now();
+        least = least.min(broker.descriptors());
+    }
+    least
+}
+
+fn hello_with(capabilities: u64) -> Hello {
+    Hello { client_capabilities: capabilities, ..hello("cache", "1.2.3") }
+}
+
+fn wire(frame: &Frame) -> Vec<u8> {
+    frame_of(&frame.encode_to_vec())
+}
+
+fn hello_frame(capabilities: u64) -> Frame {
+    Frame {
+        envelope_version: 1,
+        request_id: 7,
+        traceparent: "00-trace".into(),
+        payload: hello_with(capabilities).encode_to_vec().into(),
+        ..Frame::default()
+    }
+}
+
+fn request(id: u64, text: &str) -> Frame {
+    Frame {
+        envelope_version: 1,
+        payload_protocol: 0xF001,
+        request_id: id,
+        payload: text.to_owned().into(),
+        ..Frame::default()
+    }
+}
+
+#[test]
+fn a_plain_client_gets_its_reply_from_the_broker_and_an_event() {
+    let scene = Scene::new();
+    let (mut client, negotiated) = scene.say(BIT_0);
+    assert_eq!(negotiated.server_capabilities, BIT_0);
+    let event = client.receive();
+    assert_eq!((event.kind, event.payload_protocol, event.request_id), (2, 0xD0FF, 7));
+    let ack = HandoffAck::decode(event.payload).unwrap();
+    assert!(ack.accepted);
+    assert_eq!((ack.token, ack.correlation_id), (negotiated.handle_passed_token, negotiated.connection_id));
+    assert_eq!(client.tell("adopted"), "adopted");
+}
+
+#[test]
+fn early_data_is_answered_right_behind_the_reply_of_the_new_owner() {
+    let scene = Scene::new();
+    let mut client = scene.world.connect();
+    client.write(&[wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, "early"))].concat());
+    let reply = client.receive();
+    assert_eq!((reply.request_id, reply.traceparent.as_str()), (7, "00-trace"));
+    let negotiated = agreed(reply_of(&reply));
+    assert_eq!(negotiated.server_capabilities, BIT_0 | BIT_32);
+    assert_eq!(negotiated.handle_passed_token.len(), 16);
+    let answer = client.receive();
+    assert_eq!((answer.request_id, answer.payload.as_ref()), (9, &b"early"[..]));
+    assert_eq!(client.tell("and more"), "and more");
+    let (pid, adopted) = (scene.backend_pid().to_string(), client.tell("?pid"));
+    assert_eq!(adopted, pid, "the backend itself has the connection");
+}
+
+#[test]
+fn every_kind_of_early_data_reaches_the_backend_whole() {
+    let scene = Scene::new();
+    for length in [0, 1, 16, 4_096, 60_000, 100_000] {
+        let text = "x".repeat(length);
+        let mut client = scene.world.connect();
+        client.write(&[wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, &text))].concat());
+        agreed(reply_of(&client.receive()));
+        assert!(client.receive().payload == text.as_bytes(), "{length}");
+    }
+}
+
+#[test]
+fn a_client_without_bit_0_dials() {
+    let scene = Scene::new();
+    for capabilities in [0, BIT_32] {
+        let (mut client, negotiated) = scene.say(capabilities);
+        assert_eq!((negotiated.server_capabilities, negotiated.handle_passed_token.len()), (0, 0));
+        assert_eq!(client.rest(), [0; 0]);
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_long_to_travel_is_written_by_the_broker_without_a_token() {
+    let scene = Scene::new();
+    let mut client = scene.world.connect();
+    let traceparent = "x".repeat(10_000);
+    client.send(&Frame { traceparent: traceparent.clone(), ..hello_frame(BIT_0 | BIT_32) });
+    let reply = client.receive();
+    assert_eq!(reply.traceparent, traceparent);
+    let negotiated = agreed(reply_of(&reply));
+    assert_eq!((negotiated.server_capabilities, negotiated.handle_passed_token.len()), (0, 0));
+    assert_eq!(scene.handoffs("unsent"), 1);
+}
+
+#[test]
+fn nothing_is_left_of_a_thousand_handoffs() {
+    let scene = Scene::new();
+    let accepted = scene.handoffs("accepted");
+    for round in 0..100 {
+        let clients: Vec<_> = (0..10)
+            .map(|number| {
+                let mut client = scene.world.connect();
+                let capabilities = if number % 2 == 0 { BIT_0 } else { BIT_0 | BIT_32 };
+                client.send(&hello_frame(capabilities));
+                client
+            })
+            .collect();
+        for (number, mut client) in clients.into_iter().enumerate() {
+            let reply = client.receive();
+            assert_eq!(agreed(reply_of(&reply)).handle_passed_token.len(), 16);
+            if number % 2 == 0 {
+                client.receive();
+            }
+            assert_eq!(client.tell(&round.to_string()), round.to_string());
+        }
+    }
+    scene.broker.wait_for_descriptors(scene.at_rest);
+    assert_eq!(scene.handoffs("accepted"), accepted + 1_000);
+    assert_eq!(scene.handoffs("unsent") + scene.handoffs("expired") + scene.handoffs("lost"), 0);
+}
+
+#[test]
+fn a_backend_that_dies_with_offers_out_ends_their_connections() {
+    let scene = Scene::new();
+    let pid = scene.backend_pid();
+    let stop = |signal| rustix::process::kill_process(pid_of(pid), signal).unwrap();
+    stop(rustix::process::Signal::STOP);
+    let mut early = scene.world.connect();
+    early.write(&[wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, "early"))].concat());
+    let (mut plain, _) = scene.say(BIT_0);
+    // Somebody else is served meanwhile.
+    assert_eq!(scene.say(0).1.server_capabilities, 0);
+    stop(rustix::process::Signal::KILL);
+    assert_eq!(early.rest(), [0; 0], "whoever gets no reply knows that it has to ask again");
+    assert_eq!(plain.rest(), [0; 0]);
+    scene.broker.wait_for_descriptors(scene.at_rest);
+    assert_eq!(scene.handoffs("lost"), 2);
+}
+
+#[test]
+fn a_backend_that_does_not_answer_is_plain_until_it_does() {
+    let scene = Scene::new();
+    let pid = scene.backend_pid();
+    let stop = |signal| rustix::process::kill_process(pid_of(pid), signal).unwrap();
+    stop(rustix::process::Signal::STOP);
+    let mut early = scene.world.connect();
+    early.write(&[wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, "early"))].concat());
+    // The broker's deadline of 5 s for the answer; until then it has a copy.
+    let deadline = Instant::now() + PATIENCE;
+    while scene.handoffs("expired") == 0 {
+        assert!(Instant::now() < deadline, "the offer does not expire");
+    }
+    scene.broker.wait_for_descriptors(scene.at_rest);
+    assert_eq!(scene.say(BIT_0).1.server_capabilities, 0, "it has been silent");
+    stop(rustix::process::Signal::CONT);
+    // It takes what it was given, as nobody else has it.
+    agreed(reply_of(&early.receive()));
+    assert_eq!(early.receive().payload, "early");
+    let deadline = Instant::now() + PATIENCE;
+    while scene.say(BIT_0).1.server_capabilities == 0 {
+        assert!(Instant::now() < deadline, "it has spoken again");
+    }
+}
+
+fn pid_of(number: u32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(number.try_into().unwrap()).unwrap()
+}
+
+#[test]
+fn a_stopped_backend_has_at_most_64_offers_and_delays_nobody() {
+    let scene = Scene::new();
+    let pid = scene.backend_pid();
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::STOP).unwrap();
+    let _out: Vec<_> = (0..64)
+        .map(|_| {
+            let (client, negotiated) = scene.say(BIT_0);
+            assert_eq!(negotiated.server_capabilities, BIT_0);
+            client
+        })
+        .collect();
+    let (mut client, negotiated) = scene.say(BIT_0 | BIT_32);
+    assert_eq!((negotiated.server_capabilities, negotiated.handle_passed_token.len()), (0, 0));
+    assert_eq!(client.rest(), [0; 0]);
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::CONT).unwrap();
+}
