@@ -5,10 +5,11 @@ use std::process::Command;
 use crate::workspace::{TaskResult, root};
 
 /// The programs that measure, by the name of the bench, and whether they start a broker.
-const BENCHES: [(&str, &str, bool); 4] = [
+const BENCHES: [(&str, &str, bool); 5] = [
     ("hello", "hello-load", true),
     ("start", "start-load", true),
     ("scale", "scale-load", true),
+    ("handoff", "handoff-load", true),
     ("instructions", "instructions", false),
 ];
 

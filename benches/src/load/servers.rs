@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
-use broker_protocol::wire::{Frame, Hello, HelloReply, hello_reply};
+use broker_protocol::wire::{Frame, Hello, HelloReply, Negotiated, hello_reply};
+use broker_protocol::{Capabilities, PayloadProtocol};
 
 /// The service whose backend is registered, and its version.
 pub const SERVICE: (&str, &str) = ("build-cache", "1.4.2");
@@ -59,6 +59,11 @@ impl Drop for Server {
 
 /// A Hello as any client of any process may send it, in its frame.
 pub fn hello(service: &str, version: &str) -> Vec<u8> {
+    hello_with(service, version, Capabilities::empty())
+}
+
+/// A [`hello`] of a client that can do this.
+pub fn hello_with(service: &str, version: &str, capabilities: Capabilities) -> Vec<u8> {
     let hello = Hello {
         client_min_protocol: 1,
         client_max_protocol: 1,
@@ -67,6 +72,7 @@ pub fn hello(service: &str, version: &str) -> Vec<u8> {
         client_version: "3.0.15".to_owned(),
         client_lib_name: "running-process".to_owned(),
         client_lib_version: "3.0.15".to_owned(),
+        client_capabilities: capabilities.bits(),
         ..Hello::default()
     };
     let body = Frame::request(PayloadProtocol::CONTROL, 7, hello.encode_to_vec()).encode_to_vec();
@@ -79,10 +85,18 @@ pub fn hello(service: &str, version: &str) -> Vec<u8> {
 /// # Errors
 /// It is a refusal, or no reply.
 pub fn backend_in(body: &[u8]) -> io::Result<String> {
+    negotiated_in(body).map(|negotiated| negotiated.backend_pipe)
+}
+
+/// The agreement in a reply's body.
+///
+/// # Errors
+/// It is a refusal, or no reply.
+pub fn negotiated_in(body: &[u8]) -> io::Result<Negotiated> {
     let reply =
         Frame::decode(body).and_then(|frame| HelloReply::decode(frame.payload)).map_err(io::Error::other)?;
     match reply.result {
-        Some(hello_reply::Result::Negotiated(negotiated)) => Ok(negotiated.backend_pipe),
+        Some(hello_reply::Result::Negotiated(negotiated)) => Ok(negotiated),
         other => Err(io::Error::other(format!("not negotiated: {other:?}"))),
     }
 }

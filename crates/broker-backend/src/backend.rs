@@ -66,6 +66,8 @@ pub struct Backend {
     pub(crate) identity: Identity,
     /// Released after the socket, so that nobody binds a place that is still taken.
     pub(crate) lock: Option<InstanceLock>,
+    /// Where brokers dial to make offers.
+    pub(crate) offers: Option<BoundSocket>,
     /// To the broker that started this process, where both know of such connections.
     pub(crate) control: Option<(Stream, Announcement)>,
     environment: Option<Environment>,
@@ -109,7 +111,15 @@ impl Backend {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { socket, identity, lock: None, control, environment: Some(environment), endpoint })
+        Ok(Self {
+            socket,
+            identity,
+            lock: None,
+            offers: None,
+            control,
+            environment: Some(environment),
+            endpoint,
+        })
     }
 
     /// A backend that runs without having been started by a broker, on an endpoint of its own.
@@ -129,7 +139,32 @@ impl Backend {
         private_dir::ensure_private_dir(directory)?;
         let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint), &endpoint.to_string_lossy())?;
         let socket = BoundSocket::bind(&endpoint, &BindOptions::default())?;
-        Ok(Self { socket, identity, lock: Some(lock), control: None, environment: None, endpoint })
+        Ok(Self {
+            socket,
+            identity,
+            lock: Some(lock),
+            offers: None,
+            control: None,
+            environment: None,
+            endpoint,
+        })
+    }
+
+    /// Takes connections that a broker of plain v1 offers at this endpoint (protocol.md, "Conversations"
+    /// 4): the one that the service's definition names in its label `handoff.endpoint`, or that the backend
+    /// is registered with. A broker that started this process and knows of control connections does
+    /// without.
+    ///
+    /// # Errors
+    /// [`StartError`], as for [`Backend::bind`]; the socket has no lock of its own.
+    pub fn with_offers_at(mut self, endpoint: impl AsRef<Path>) -> Result<Self, StartError> {
+        let endpoint = endpoint.as_ref();
+        let Some(directory) = endpoint.parent() else {
+            return Err(StartError::NoDirectory { endpoint: endpoint.to_path_buf() });
+        };
+        private_dir::ensure_private_dir(directory)?;
+        self.offers = Some(BoundSocket::bind(endpoint, &BindOptions::default())?);
+        Ok(self)
     }
 
     /// Where it listens.

@@ -9,12 +9,14 @@ mod control;
 pub mod environment;
 mod handler;
 mod identity;
+mod offers;
 mod serve;
 
 pub use backend::{Backend, StartError};
 pub use environment::{Environment, EnvironmentError};
 pub use handler::{Handler, Request, Response};
 pub use identity::{Identity, Unidentified};
+pub use offers::{MAX_DIALLED, OFFER_LIMIT};
 pub use serve::{DRAIN_LIMIT, ServeError};
 
 pub use broker_protocol::wire::DaemonProcess;

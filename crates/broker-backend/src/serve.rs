@@ -21,6 +21,7 @@ use crate::connection::Service;
 use crate::connections::Connections;
 use crate::handler::Handler;
 use crate::identity::Unidentified;
+use crate::offers::Offers;
 
 /// How long a stop waits for the requests at hand. A broker that stops a backend kills it after 5 s;
 /// this leaves it the time to end by itself.
@@ -45,8 +46,11 @@ pub(crate) async fn run(
     handler: impl Handler,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let Backend { socket, identity, lock, control, .. } = backend;
+    let service = backend.environment().map(|environment| environment.service.to_string());
+    let Backend { socket, identity, lock, control, offers, .. } = backend;
     let listener = Listener::from_bound(socket).map_err(ServeError::Watch)?;
+    let offers = offers.map(Listener::from_bound).transpose().map_err(ServeError::Watch)?;
+    let mut offers = Offers::new(offers, service);
     let service = Arc::new(Service::new(handler, identity.clone()));
     let mut broker = Broker::begin(control, &service);
     let (stopping, is_stopping) = watch::channel(false);
@@ -62,7 +66,8 @@ pub(crate) async fn run(
                 // It has left a descriptor to accept another one with.
                 backoff.cut_short();
             }
-            event = broker.next() => broker.take(event, &mut connections),
+            news = broker.next() => broker.take(news, &mut connections),
+            offer = offers.next(), if !broker.has_quiesced() => offers.take(offer, &mut connections),
             accepted = backoff.then(listener.accept()), if !broker.has_quiesced() => match accepted {
                 Ok(accepted) => {
                     backoff.reset();
@@ -73,6 +78,7 @@ pub(crate) async fn run(
         }
     }
     broker.leave().await;
+    drop(offers);
     drop(listener);
     drop(lock);
     stopping.send_replace(true);

@@ -27,6 +27,9 @@ struct Args {
     /// Serve this endpoint, without having been started by a broker.
     #[arg(long, value_name = "PATH")]
     endpoint: Option<PathBuf>,
+    /// Take connections that a broker of plain v1 offers here.
+    #[arg(long, value_name = "PATH")]
+    offers_at: Option<PathBuf>,
     /// Wait before listening.
     #[arg(long, value_name = "N", default_value_t = 0)]
     delay_ms: u64,
@@ -84,6 +87,9 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Some(endpoint) => Backend::bind(endpoint)?,
         None => Backend::from_env()?,
     };
+    if let Some(offers_at) = &args.offers_at {
+        backend = backend.with_offers_at(offers_at)?;
+    }
     if args.wrong_identity {
         let process = DaemonProcess::clone(&*backend.identity().known().await?);
         let lie = Identity::fixed(DaemonProcess { pid: process.pid + 1, ..process });

@@ -5,6 +5,7 @@
 //! stays in the socket; a length is checked against the limit before anything is allocated for it; and
 //! the buffer grows with what has arrived, not with what was declared.
 
+mod buffer;
 mod read;
 
 use std::io;
@@ -13,6 +14,7 @@ use broker_protocol::{FramingError, HEADER_LEN, Header};
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+pub use self::buffer::{FrameBuffer, READ_AHEAD};
 #[cfg(feature = "tokio")]
 pub use self::read::read_frame_body;
 pub use self::read::read_frame_body_blocking;
