@@ -1,63 +1,78 @@
-//! Generates the wire types of `broker-protocol` from `proto/`.
+//! Generates the message types of `broker-protocol` from `proto/`, one file for each package.
 //!
 //! The compiler is protox, so nobody needs `protoc`; the output is checked in, so that building
 //! the crates needs neither.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::workspace::{TaskError, TaskResult, root};
 
-const PROTO_FILES: [&str; 4] = [
+/// Those of one package stand together, in the order in which its types are written.
+const PROTO_FILES: [&str; 5] = [
     "broker_v1_envelope.proto",
     "broker_v1_admin.proto",
     "broker_v1_service_def.proto",
     "broker_v1_manifest.proto",
+    "broker_local_v1.proto",
 ];
-const PACKAGE: &str = ".running_process.broker.v1";
+/// The packages of these files; each becomes a file of its name.
+const PACKAGES: [&str; 2] = ["running_process.broker.v1", "local_service_broker.v1"];
+const WIRE: &str = ".running_process.broker.v1";
 /// Messages that carry tokens or payloads: their `Debug` is written by hand and tells no secret.
 const REDACTED: [&str; 5] = ["Frame", "Hello", "Negotiated", "HandoffOffer", "HandoffAck"];
-const GENERATED: &str = "crates/broker-protocol/generated/running_process.broker.v1.rs";
+const GENERATED: &str = "crates/broker-protocol/generated";
 const BANNER: &str = "// Written by `cargo xtask codegen` from proto/. Do not edit.\n";
 
-/// Writes the generated file.
+/// Writes the generated files.
 pub(crate) fn write() -> TaskResult {
-    let target = root().join(GENERATED);
-    let text = generate()?;
-    fs::write(&target, text).map_err(|error| format!("cannot write {}: {error}", target.display()))?;
-    println!("wrote {GENERATED}");
+    for Generated { name, text } in generate()? {
+        let target = root().join(&name);
+        fs::write(&target, text).map_err(|error| format!("cannot write {}: {error}", target.display()))?;
+        println!("wrote {name}");
+    }
     Ok(())
 }
 
-/// Fails when the generated file is not what `proto/` says.
+/// Fails when a generated file is not what `proto/` says.
 pub(crate) fn check() -> TaskResult {
-    let target = root().join(GENERATED);
-    let current = fs::read_to_string(&target)
-        .map_err(|error| format!("cannot read {}: {error}; run `cargo xtask codegen`", target.display()))?;
-    if current == generate()? {
-        println!("{GENERATED} is current");
-        Ok(())
-    } else {
-        Err(format!("{GENERATED} is not what proto/ says; run `cargo xtask codegen` and commit the result")
-            .into())
+    for Generated { name, text } in generate()? {
+        let target = root().join(&name);
+        let current = fs::read_to_string(&target).map_err(|error| {
+            format!("cannot read {}: {error}; run `cargo xtask codegen`", target.display())
+        })?;
+        if current != text {
+            let remedy = "run `cargo xtask codegen` and commit the result";
+            return Err(format!("{name} is not what proto/ says; {remedy}").into());
+        }
+        println!("{name} is current");
     }
+    Ok(())
 }
 
-fn generate() -> Result<String, TaskError> {
+/// A file as it should be.
+struct Generated {
+    /// Its path below the workspace's root.
+    name: String,
+    text: String,
+}
+
+fn generate() -> Result<Vec<Generated>, TaskError> {
     let proto = root().join("proto");
     let files: Vec<PathBuf> = PROTO_FILES.iter().map(|name| proto.join(name)).collect();
     let descriptors = protox::compile(&files, [&proto]).map_err(|error| format!("{error:?}"))?;
     let scratch = tempfile::tempdir()?;
     prost_build::Config::new()
         .out_dir(scratch.path())
-        .btree_map([PACKAGE])
-        .bytes([format!("{PACKAGE}.Frame.payload"), format!("{PACKAGE}.HandoffOffer.hello_reply_frame")])
-        .skip_debug(REDACTED.map(|message| format!("{PACKAGE}.{message}")))
+        .btree_map(["."])
+        .bytes([format!("{WIRE}.Frame.payload"), format!("{WIRE}.HandoffOffer.hello_reply_frame")])
+        .skip_debug(REDACTED.map(|message| format!("{WIRE}.{message}")))
         .compile_fds(descriptors)?;
-    read_single_file(scratch.path())
-}
-
-fn read_single_file(folder: &Path) -> Result<String, TaskError> {
-    let text = fs::read_to_string(folder.join("running_process.broker.v1.rs"))?;
-    Ok(format!("{BANNER}{text}"))
+    PACKAGES
+        .iter()
+        .map(|package| {
+            let text = fs::read_to_string(scratch.path().join(format!("{package}.rs")))?;
+            Ok(Generated { name: format!("{GENERATED}/{package}.rs"), text: format!("{BANNER}{text}") })
+        })
+        .collect()
 }

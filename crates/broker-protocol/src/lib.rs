@@ -9,6 +9,7 @@ mod framing;
 mod hello;
 mod instance;
 pub mod limits;
+pub mod local;
 pub mod manifest;
 mod name;
 mod payload_protocol;
