@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
+use std::path::Path;
 use std::time::Instant;
 
 use broker_client::{
@@ -24,6 +25,34 @@ fn hello() -> Hello {
 fn pid_behind(session: &mut blocking::Session) -> u32 {
     let answer = session.request(LANE, "?pid").unwrap();
     std::str::from_utf8(&answer).unwrap().parse().unwrap()
+}
+
+/// The broker hears of a backend's death by itself; until then it may still name the dead one.
+fn connect_to_a_living_backend(connector: impl Fn() -> Connector) -> blocking::Session {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "the broker still names the dead one");
+        match blocking::Session::connect(&connector()) {
+            Ok(session) => return session,
+            Err(SessionError::Backend(_)) => {}
+            // Whoever asks as fast as this may be told to wait.
+            Err(SessionError::Hello(HelloError::Refused(refused)))
+                if matches!(refused.kind, RefusedKind::RateLimited { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A backend that nobody but the test has started; listens when this returns.
+fn backend_at(world: &World, endpoint: &Path) -> Daemon {
+    let mut backend = world.command(&World::program("echo-backend"));
+    let backend = Daemon::spawn(backend.args(["--endpoint", endpoint.to_str().unwrap()]));
+    let deadline = Instant::now() + PATIENCE;
+    while std::os::unix::net::UnixStream::connect(endpoint).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::yield_now();
+    }
+    backend
 }
 
 #[test]
@@ -67,19 +96,7 @@ fn a_backend_that_dies_ends_its_sessions_and_the_next_one_gets_another() {
     assert!(matches!(error, RequestError::Exchange(ExchangeError::Closed { .. })), "{error}");
     assert!(broker_tests::has_died(dead));
 
-    // The broker hears of the death by itself; until then it may still name the dead backend.
-    let deadline = Instant::now() + PATIENCE;
-    let mut next = loop {
-        assert!(Instant::now() < deadline, "the broker still names the dead one");
-        match blocking::Session::connect(&connector) {
-            Ok(session) => break session,
-            Err(SessionError::Backend(_)) => {}
-            // Whoever asks as fast as this may be told to wait.
-            Err(SessionError::Hello(HelloError::Refused(refused)))
-                if matches!(refused.kind, RefusedKind::RateLimited { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let mut next = connect_to_a_living_backend(|| connector.clone());
     assert_eq!(next.origin(), Origin::Broker);
     assert_ne!(pid_behind(&mut next), dead);
 }
@@ -90,17 +107,7 @@ fn an_endpoint_that_another_process_has_taken_over_is_not_used_without_a_hello()
     world.define("cache", &[]);
     std::fs::create_dir_all(world.path("own")).unwrap();
     let endpoint = world.path("own/e.sock");
-    let run = || {
-        let mut backend = world.command(&World::program("echo-backend"));
-        let backend = Daemon::spawn(backend.args(["--endpoint", endpoint.to_str().unwrap()]));
-        let deadline = Instant::now() + PATIENCE;
-        while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
-            assert!(Instant::now() < deadline, "it does not listen");
-            std::thread::yield_now();
-        }
-        backend
-    };
-    let mut registered = run();
+    let mut registered = backend_at(&world, &endpoint);
     let option = format!("service=cache,version=1.2.3,endpoint={}", endpoint.display());
     let _broker = world.serve(&["--backend", &option]);
     let connector = Connector::new(hello()).broker(world.socket());
@@ -111,6 +118,67 @@ fn an_endpoint_that_another_process_has_taken_over_is_not_used_without_a_hello()
     registered.signal(Signal::KILL);
     assert_eq!(registered.wait(), None);
     // In another version, for all the client knows.
-    let _successor = run();
+    let _successor = backend_at(&world, &endpoint);
     assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Broker);
+}
+
+#[test]
+fn a_new_process_finds_on_disk_what_an_earlier_one_heard_from_the_broker() {
+    if std::env::var_os(CHILD_VARIABLE).is_some() {
+        return tell_origin_and_backend();
+    }
+    let world = World::new();
+    world.define("cache", &[]);
+    let _broker = Daemon::start(&mut world.brokerd(&["serve", "--instance", "svc:cache"]));
+    let process = || {
+        let test = "a_new_process_finds_on_disk_what_an_earlier_one_heard_from_the_broker";
+        let mut command = world.command(&std::env::current_exe().unwrap());
+        let outcome = Finished::of(command.args(["--exact", test, "--nocapture"]).env(CHILD_VARIABLE, "1"));
+        assert!(outcome.is_success(), "{outcome:?}");
+        let told = outcome.stdout.lines().find_map(|line| line.split_once(TOLD));
+        let (origin, backend) = told.unwrap().1.split_once(' ').unwrap();
+        (origin.to_owned(), backend.parse::<u32>().unwrap())
+    };
+    let (origin, backend) = process();
+    assert_eq!(origin, "Broker");
+    assert_eq!(process(), ("Disk".to_owned(), backend));
+
+    let number = i32::try_from(backend).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(number).unwrap(), Signal::KILL).unwrap();
+    assert!(broker_tests::has_died(backend));
+    let (origin, successor) = process();
+    assert_eq!(origin, "Broker");
+    assert_ne!(successor, backend);
+    assert_eq!(process(), ("Disk".to_owned(), successor));
+}
+
+/// What the line with a child's findings has before them.
+const TOLD: &str = "origin and backend: ";
+
+fn tell_origin_and_backend() {
+    // As a process does once: what one attempt remembers is not there for the next.
+    let connector = || Connector::new(hello()).with_disk_cache();
+    let mut session = connect_to_a_living_backend(connector);
+    println!("{TOLD}{:?} {}", session.origin(), pid_behind(&mut session));
+}
+
+#[test]
+fn an_endpoint_on_disk_that_another_process_has_taken_over_is_not_used_without_a_hello() {
+    let world = World::new();
+    world.define("cache", &[]);
+    std::fs::create_dir_all(world.path("own")).unwrap();
+    let endpoint = world.path("own/e.sock");
+    let mut registered = backend_at(&world, &endpoint);
+    let option = format!("service=cache,version=1.2.3,endpoint={}", endpoint.display());
+    let _broker = world.serve(&["--backend", &option]);
+    let connector =
+        || Connector::new(hello()).broker(world.socket()).with_disk_cache_in(world.path("remembered"));
+    let mut session = blocking::Session::connect(&connector()).unwrap();
+    assert_eq!(pid_behind(&mut session), registered.pid());
+    assert_eq!(blocking::Session::connect(&connector()).unwrap().origin(), Origin::Disk);
+
+    registered.signal(Signal::KILL);
+    assert_eq!(registered.wait(), None);
+    let _successor = backend_at(&world, &endpoint);
+    assert_eq!(blocking::Session::connect(&connector()).unwrap().origin(), Origin::Broker);
 }

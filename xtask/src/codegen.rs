@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use crate::workspace::{TaskError, TaskResult, root};
 
-const PROTO_FILES: [&str; 5] = [
+const PROTO_FILES: [&str; 6] = [
     "broker_v1_envelope.proto",
     "broker_v1_admin.proto",
     "broker_v1_service_def.proto",
     "broker_v1_manifest.proto",
     "broker_control_v1.proto",
+    "broker_local_v1.proto",
 ];
 /// The published protocol, and what is ours alone. Each becomes a file of its own.
 const PACKAGES: [&str; 2] = ["running_process.broker.v1", "local_service_broker.v1"];

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use broker_protocol::Capabilities;
 use broker_transport::peer::PeerCredentials;
@@ -17,6 +17,7 @@ use crate::agreement::Agreement;
 use crate::config::{ConfigError, DISABLE_VARIABLE, broker_is_enabled, round_trip_timeout};
 use crate::conversation::{Conversation, Origin};
 use crate::discovery::{DiscoveryError, broker_of};
+use crate::disk_cache::{DiskCache, Moment};
 use crate::hello::Hello;
 use crate::link::{ExchangeError, Limit};
 use crate::memory::{Known, Memory};
@@ -77,6 +78,7 @@ pub struct Connector {
     timeout: Option<Duration>,
     asks_again: bool,
     memory: Memory,
+    disk_cache: Option<DiskCache>,
 }
 
 impl Connector {
@@ -93,6 +95,7 @@ impl Connector {
             timeout: None,
             asks_again: true,
             memory: Memory::default(),
+            disk_cache: None,
         }
     }
 
@@ -117,6 +120,27 @@ impl Connector {
         Self { asks_again: false, ..self }
     }
 
+    /// Remembers on disk too, for the next process of this user that wants the same, in the directory
+    /// `hello-skip` beside the user's sockets.
+    ///
+    /// For a program that is a new process each time, such as a compiler's wrapper: connecting then reads
+    /// one small file where this process remembers nothing, and writes one after a Hello, both in the
+    /// thread that calls. A cache that cannot be used is done without: where the directory is not the user's
+    /// alone, on a full disk, and so far on every platform but Linux, as no other tells one boot from the
+    /// next.
+    #[must_use]
+    pub fn with_disk_cache(self) -> Self {
+        Self { disk_cache: Some(DiskCache::DefaultPlace), ..self }
+    }
+
+    /// As [`with_disk_cache`](Self::with_disk_cache), in this directory, which is created where it is
+    /// missing. It serves only if its path is absolute and nobody else may write to it; it should hold
+    /// nothing else.
+    #[must_use]
+    pub fn with_disk_cache_in(self, dir: impl Into<PathBuf>) -> Self {
+        Self { disk_cache: Some(DiskCache::In(dir.into())), ..self }
+    }
+
     pub(crate) const fn hello(&self) -> &Hello {
         &self.hello
     }
@@ -127,13 +151,17 @@ impl Connector {
             return Err(SessionError::Disabled);
         }
         let timeout = self.timeout.map_or_else(round_trip_timeout, Ok)?;
-        Ok(Attempt { connector: self, timeout, limit: Limit::from_now(timeout) })
+        let cache = self.disk_cache.as_ref();
+        let disk = cache.and_then(|cache| cache.slot(self.broker.as_deref(), &self.hello));
+        let memory = self.memory.backed_by(disk);
+        Ok(Attempt { connector: self, memory, timeout, limit: Limit::from_now(timeout) })
     }
 }
 
 /// One attempt to connect.
 pub(crate) struct Attempt<'a> {
     connector: &'a Connector,
+    memory: Memory,
     timeout: Duration,
     pub(crate) limit: Limit,
 }
@@ -141,7 +169,8 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     /// Where to try first.
     pub(crate) fn known(&self) -> Option<Known> {
-        self.connector.memory.recall(Instant::now())
+        let here = self.memory.recall(Instant::now());
+        here.or_else(|| self.memory.disk()?.recall(Moment::now()))
     }
 
     /// The conversation with a backend that was known, if it is the one that has been dialled.
@@ -152,10 +181,11 @@ impl Attempt<'_> {
     ) -> Option<(S, Conversation)> {
         match dialled {
             Ok((stream, listener)) if known.is_served_by(listener) => {
-                Some((stream, self.conversation(Arc::clone(known.agreement()), Origin::Memory)))
+                self.memory.keep(known);
+                Some((stream, self.conversation(Arc::clone(known.agreement()), known.origin())))
             }
             Ok(_) | Err(_) => {
-                self.connector.memory.forget(known.agreement());
+                self.memory.forget(known.agreement());
                 None
             }
         }
@@ -203,12 +233,16 @@ impl Attempt<'_> {
     ) -> Result<(S, Conversation), SessionError> {
         let (stream, listener) = dialled.map_err(SessionError::Backend)?;
         let agreement = Arc::new(agreement);
-        self.connector.memory.remember(Known::new(&agreement, listener, Instant::now()));
+        let known = Known::new(&agreement, listener, Instant::now());
+        if let (Some(disk), Some(known)) = (self.memory.disk(), &known) {
+            disk.remember(known, SystemTime::now());
+        }
+        self.memory.remember(known);
         Ok((stream, self.conversation(agreement, Origin::Broker)))
     }
 
     fn conversation(&self, agreement: Arc<Agreement>, origin: Origin) -> Conversation {
-        Conversation::new(agreement, origin, self.connector.memory.clone(), self.timeout)
+        Conversation::new(agreement, origin, self.memory.clone(), self.timeout)
     }
 }
 

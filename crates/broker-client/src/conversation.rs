@@ -45,6 +45,9 @@ pub enum Origin {
     Broker,
     /// From an earlier session: it said none.
     Memory,
+    /// From a session of an earlier process, through the
+    /// [cache on disk](crate::Connector::with_disk_cache): it said none.
+    Disk,
 }
 
 /// The state of a session.

@@ -8,6 +8,7 @@ mod config;
 mod connector;
 mod conversation;
 mod discovery;
+mod disk_cache;
 mod exchange;
 mod hello;
 mod link;

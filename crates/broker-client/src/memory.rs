@@ -6,6 +6,9 @@
 //! soon, so that the broker hears of a backend that is in use and does not end it as idle; and it counts
 //! only where the process that called `listen` is the one that had called it then. Usually that is the
 //! backend; it is the broker, or another manager, where a backend was started with its listener.
+//!
+//! Behind it there may be an entry [on disk](crate::disk_cache), which is read and written elsewhere; what
+//! is forgotten here is forgotten there too.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +16,8 @@ use std::time::{Duration, Instant};
 use broker_transport::peer::PeerCredentials;
 
 use crate::agreement::Agreement;
+use crate::conversation::Origin;
+use crate::disk_cache::Slot;
 use crate::link::{Party, Place};
 
 /// The longest time without a Hello, whatever the keepalive: a broker ends a backend that it has not
@@ -28,6 +33,7 @@ pub(crate) struct Known {
     agreement: Arc<Agreement>,
     listener: PeerCredentials,
     until: Instant,
+    origin: Origin,
 }
 
 impl Known {
@@ -36,7 +42,19 @@ impl Known {
     pub(crate) fn new(agreement: &Arc<Agreement>, listener: PeerCredentials, now: Instant) -> Option<Self> {
         listener.pid?;
         let until = now.checked_add(agreement.keepalive.min(LONGEST))?;
-        Some(Self { agreement: Arc::clone(agreement), listener, until })
+        Some(Self { agreement: Arc::clone(agreement), listener, until, origin: Origin::Memory })
+    }
+
+    /// A backend that another process reached `age` before `now`; nothing where that is too long ago.
+    pub(crate) fn from_disk(
+        agreement: &Arc<Agreement>,
+        listener: PeerCredentials,
+        age: Duration,
+        now: Instant,
+    ) -> Option<Self> {
+        let left = agreement.keepalive.min(LONGEST).checked_sub(age).filter(|left| !left.is_zero())?;
+        let until = now.checked_add(left)?;
+        Some(Self { agreement: Arc::clone(agreement), listener, until, origin: Origin::Disk })
     }
 
     pub(crate) const fn agreement(&self) -> &Arc<Agreement> {
@@ -47,6 +65,15 @@ impl Known {
         Place::new(Party::Backend, &self.agreement.backend_pipe)
     }
 
+    pub(crate) const fn listener(&self) -> PeerCredentials {
+        self.listener
+    }
+
+    /// Where this was recalled from.
+    pub(crate) const fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// Whether the process that listens now is the one that did then.
     pub(crate) fn is_served_by(&self, listener: PeerCredentials) -> bool {
         self.listener == listener
@@ -55,9 +82,22 @@ impl Known {
 
 /// What is remembered. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Memory(Arc<Mutex<Option<Known>>>);
+pub(crate) struct Memory {
+    known: Arc<Mutex<Option<Known>>>,
+    disk: Option<Arc<Slot>>,
+}
 
 impl Memory {
+    /// The same, with this entry on disk behind it.
+    pub(crate) fn backed_by(&self, disk: Option<Slot>) -> Self {
+        Self { known: Arc::clone(&self.known), disk: disk.map(Arc::new) }
+    }
+
+    /// The entry on disk, for what this process does not remember.
+    pub(crate) fn disk(&self) -> Option<&Slot> {
+        self.disk.as_deref()
+    }
+
     pub(crate) fn recall(&self, now: Instant) -> Option<Known> {
         let mut known = self.lock();
         known.take_if(|known| known.until <= now);
@@ -68,14 +108,24 @@ impl Memory {
         *self.lock() = known;
     }
 
+    /// Keeps what came from disk, and served, for the sessions to come, unless there is something newer.
+    pub(crate) fn keep(&self, known: &Known) {
+        if known.origin == Origin::Disk {
+            self.lock().get_or_insert_with(|| Known { origin: Origin::Memory, ..known.clone() });
+        }
+    }
+
     /// Forgets an agreement that did not keep its word, unless another has taken its place.
     pub(crate) fn forget(&self, agreement: &Arc<Agreement>) {
         self.lock().take_if(|known| Arc::ptr_eq(&known.agreement, agreement));
+        if let Some(disk) = &self.disk {
+            disk.forget(agreement);
+        }
     }
 
     /// Each change is one assignment, so what a panicking thread left is whole.
     fn lock(&self) -> MutexGuard<'_, Option<Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

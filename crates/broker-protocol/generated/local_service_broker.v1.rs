@@ -87,3 +87,50 @@ pub struct HandlesReleased {
     #[prost(string, tag = "2")]
     pub detail: ::prost::alloc::string::String,
 }
+/// Where a backend was reached, as a client leaves it on disk for the next process of its user.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RememberedBackend {
+    /// The service that was asked for.
+    #[prost(string, tag = "1")]
+    pub service_name: ::prost::alloc::string::String,
+    /// The version of it that was asked for.
+    #[prost(string, tag = "2")]
+    pub wanted_version: ::prost::alloc::string::String,
+    /// What the client said it can do; bits as in `Hello.client_capabilities`.
+    #[prost(uint64, tag = "3")]
+    pub offered_capabilities: u64,
+    /// The answer: an encoded `running_process.broker.v1.Negotiated`, always without a handoff's token.
+    #[prost(bytes = "vec", tag = "6")]
+    pub negotiated: ::prost::alloc::vec::Vec<u8>,
+    /// When the answer came, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "7")]
+    pub agreed_unix_ms: u64,
+    /// The boot in which it came.
+    #[prost(string, tag = "8")]
+    pub boot_id: ::prost::alloc::string::String,
+    /// The user of the process that listened at the backend's endpoint, as the kernel said.
+    #[prost(uint64, tag = "9")]
+    pub listener_user: u64,
+    /// That process's group, where the kernel gives one.
+    #[prost(uint32, optional, tag = "10")]
+    pub listener_gid: ::core::option::Option<u32>,
+    /// That process's id; never 0.
+    #[prost(uint32, tag = "11")]
+    pub listener_pid: u32,
+    /// How the broker was found.
+    #[prost(oneof = "remembered_backend::Route", tags = "4, 5")]
+    pub route: ::core::option::Option<remembered_backend::Route>,
+}
+/// Nested message and enum types in `RememberedBackend`.
+pub mod remembered_backend {
+    /// How the broker was found.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Route {
+        /// It was named: the endpoint, in the platform's own encoding.
+        #[prost(bytes, tag = "4")]
+        BrokerEndpoint(::prost::alloc::vec::Vec<u8>),
+        /// The service's definition said so: the directory of definitions, in the platform's own encoding.
+        #[prost(bytes, tag = "5")]
+        DefinitionDir(::prost::alloc::vec::Vec<u8>),
+    }
+}

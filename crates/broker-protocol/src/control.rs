@@ -12,8 +12,9 @@ use crate::frame::ENVELOPE_VERSION;
 use crate::wire::{Frame, FrameKind, PayloadEncoding};
 use crate::{NameError, PayloadProtocol, ServiceName, Version, VersionError};
 
-pub use self::wire::control_message::Message as ControlMessage;
-pub use self::wire::{
+use crate::local;
+pub use crate::local::control_message::Message as ControlMessage;
+pub use crate::local::{
     Admittance, Announcement, HandlesReleased, Quiesce, Quiesced, ReleaseHandles, Usage, UsageQuery,
 };
 
@@ -22,13 +23,6 @@ pub const MAX_CONTROL_BODY: usize = 64 * 1024;
 
 /// Variable that tells a started backend the number of its end of the control connection, in decimal.
 pub const CONTROL_FD: &str = "RUNNING_PROCESS_BROKER_V1_CONTROL_FD";
-
-/// The messages as they are on the wire.
-pub mod wire {
-    #![allow(clippy::all, clippy::pedantic, missing_docs, unused_qualifications)]
-
-    include!("../generated/local_service_broker.v1.rs");
-}
 
 /// Why a frame is no message of a control connection.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -66,7 +60,7 @@ pub enum ControlFault {
 impl ControlMessage {
     /// The frame that carries it. An answer has the id of what it answers.
     pub fn to_frame(&self, request_id: u64) -> Frame {
-        let payload = wire::ControlMessage { message: Some(self.clone()) }.encode_to_vec();
+        let payload = local::ControlMessage { message: Some(self.clone()) }.encode_to_vec();
         let frame = Frame::request(PayloadProtocol::BACKEND_CONTROL, request_id, payload);
         Frame { kind: self.kind().into(), ..frame }
     }
@@ -87,7 +81,7 @@ impl ControlMessage {
                 lane,
             });
         }
-        let decoded = wire::ControlMessage::decode(frame.payload).map_err(ControlFault::Payload)?;
+        let decoded = local::ControlMessage::decode(frame.payload).map_err(ControlFault::Payload)?;
         let message = decoded.message.ok_or(ControlFault::Empty)?;
         let expected = message.kind();
         if frame.kind == i32::from(expected) {

@@ -11,6 +11,7 @@ pub mod handoff;
 mod hello;
 mod instance;
 pub mod limits;
+pub mod local;
 pub mod manifest;
 mod name;
 mod payload_protocol;
