@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::environment::{Environment, EnvironmentError};
 use crate::handler::Handler;
 use crate::identity::{Identity, Unidentified};
+use crate::mux::Mux;
 use crate::serve::{self, ServeError};
 
 /// Why a backend did not come to listen.
@@ -59,6 +60,8 @@ pub struct Backend {
     pub(crate) identity: Identity,
     /// Released after the socket, so that nobody binds a place that is still taken.
     pub(crate) lock: Option<InstanceLock>,
+    /// For clients of an older format; most have none.
+    pub(crate) mux: Option<Mux>,
     environment: Option<Environment>,
     endpoint: PathBuf,
 }
@@ -87,7 +90,7 @@ impl Backend {
             // No lock: the broker makes a fresh name for every start, in a directory that it keeps.
             None => BoundSocket::bind(&endpoint, &BindOptions::default())?,
         };
-        Ok(Self { socket, identity, lock: None, environment: Some(environment), endpoint })
+        Ok(Self { socket, identity, lock: None, mux: None, environment: Some(environment), endpoint })
     }
 
     /// A backend that runs without having been started by a broker, on an endpoint of its own.
@@ -107,7 +110,7 @@ impl Backend {
         private_dir::ensure_private_dir(directory)?;
         let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint), &endpoint.to_string_lossy())?;
         let socket = BoundSocket::bind(&endpoint, &BindOptions::default())?;
-        Ok(Self { socket, identity, lock: Some(lock), environment: None, endpoint })
+        Ok(Self { socket, identity, lock: Some(lock), mux: None, environment: None, endpoint })
     }
 
     /// Where it listens.

@@ -36,11 +36,11 @@ impl<H> Service<H> {
 
 /// A connection to a peer that may be served.
 pub(crate) struct Connection<H> {
-    stream: Stream,
-    peer: PeerCredentials,
+    pub(crate) stream: Stream,
+    pub(crate) peer: PeerCredentials,
     reader: FrameReader,
     service: Arc<Service<H>>,
-    is_stopping: watch::Receiver<bool>,
+    pub(crate) is_stopping: watch::Receiver<bool>,
 }
 
 /// Why a connection was closed in the middle of the conversation.
@@ -155,7 +155,7 @@ impl<H: Handler> Connection<H> {
 }
 
 /// Returns when the backend stops.
-async fn stop_of(is_stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn stop_of(is_stopping: &mut watch::Receiver<bool>) {
     // An error means that nobody is left to say so, which is a stop too.
     let _ = is_stopping.wait_for(|is_stopping| *is_stopping).await;
 }

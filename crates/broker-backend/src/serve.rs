@@ -45,7 +45,7 @@ pub(crate) async fn run(
     handler: impl Handler,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let Backend { socket, identity, lock, .. } = backend;
+    let Backend { socket, identity, lock, mux, .. } = backend;
     let listener = Listener::from_bound(socket).map_err(ServeError::Watch)?;
     let service = Arc::new(Service::new(handler, identity.clone()));
     let (stopping, is_stopping) = watch::channel(false);
@@ -66,7 +66,10 @@ pub(crate) async fn run(
                 Ok(accepted) => {
                     backoff.reset();
                     if let Some((connection, span)) = admit(accepted, &service, &is_stopping) {
-                        connections.spawn(connection.serve().instrument(span));
+                        match mux.clone() {
+                            None => connections.spawn(connection.serve().instrument(span)),
+                            Some(mux) => connections.spawn(mux.serve(connection).instrument(span)),
+                        };
                     }
                 }
                 Err(error) => backoff.failed(&error, Instant::now()),
