@@ -62,6 +62,8 @@ pub struct Backend {
     pub(crate) lock: Option<InstanceLock>,
     /// For clients of an older format; most have none.
     pub(crate) mux: Option<Mux>,
+    /// Where to tell which process serves; nowhere unless it is asked for.
+    pub(crate) sidecar: Option<PathBuf>,
     environment: Option<Environment>,
     endpoint: PathBuf,
 }
@@ -90,7 +92,15 @@ impl Backend {
             // No lock: the broker makes a fresh name for every start, in a directory that it keeps.
             None => BoundSocket::bind(&endpoint, &BindOptions::default())?,
         };
-        Ok(Self { socket, identity, lock: None, mux: None, environment: Some(environment), endpoint })
+        Ok(Self {
+            socket,
+            identity,
+            lock: None,
+            mux: None,
+            sidecar: None,
+            environment: Some(environment),
+            endpoint,
+        })
     }
 
     /// A backend that runs without having been started by a broker, on an endpoint of its own.
@@ -110,7 +120,7 @@ impl Backend {
         private_dir::ensure_private_dir(directory)?;
         let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint), &endpoint.to_string_lossy())?;
         let socket = BoundSocket::bind(&endpoint, &BindOptions::default())?;
-        Ok(Self { socket, identity, lock: Some(lock), mux: None, environment: None, endpoint })
+        Ok(Self { socket, identity, lock: Some(lock), mux: None, sidecar: None, environment: None, endpoint })
     }
 
     /// Where it listens.

@@ -8,6 +8,7 @@ mod handler;
 mod identity;
 mod mux;
 mod serve;
+mod sidecar;
 
 pub use backend::{Backend, StartError};
 pub use environment::{Environment, EnvironmentError};
@@ -15,6 +16,7 @@ pub use handler::{Handler, Request, Response};
 pub use identity::{Identity, Unidentified};
 pub use mux::{FIRST_BYTES_LIMIT, FIRST_BYTES_TIMEOUT, LegacyConnection, StopNotice, Verdict, detect_frames};
 pub use serve::{DRAIN_LIMIT, ServeError};
+pub use sidecar::{Extent, IdentitySidecar, MAX_SIDECAR, SidecarReadError, SidecarWriteError, Standing};
 
 pub use broker_protocol::wire::DaemonProcess;
 pub use broker_protocol::{BrokerInstance, PayloadProtocol, ServiceName, Version, bytes};

@@ -21,6 +21,7 @@ use crate::backend::Backend;
 use crate::connection::{Connection, Service};
 use crate::handler::Handler;
 use crate::identity::Unidentified;
+use crate::sidecar::Kept;
 
 /// How long a stop waits for the requests at hand. A broker that stops a backend kills it after 5 s;
 /// this leaves it the time to end by itself.
@@ -45,18 +46,21 @@ pub(crate) async fn run(
     handler: impl Handler,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let Backend { socket, identity, lock, mux, .. } = backend;
+    let Backend { socket, identity, lock, mux, sidecar, .. } = backend;
+    let lock = lock.map(Arc::new);
     let listener = Listener::from_bound(socket).map_err(ServeError::Watch)?;
     let service = Arc::new(Service::new(handler, identity.clone()));
     let (stopping, is_stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut backoff = Backoff::default();
+    let mut sidecar = Kept::new(sidecar, &identity, lock.as_ref());
     let (mut stop, mut unidentified) = (pin!(stop), pin!(identity.failed()));
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
             error = &mut unidentified => return Err(error.into()),
+            never = sidecar.keep() => match never {},
             Some(ended) = connections.join_next() => {
                 report(ended);
                 // It has left a descriptor to accept another one with.
@@ -80,9 +84,13 @@ pub(crate) async fn run(
     drop(lock);
     stopping.send_replace(true);
     let drained = timeout(DRAIN_LIMIT, async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
+        let ended = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+            }
+        };
+        // The sidecar's file holds the lock until it is gone.
+        tokio::join!(sidecar.end(), ended)
     });
     if drained.await.is_err() {
         tracing::warn!(
