@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::environment::{Environment, EnvironmentError};
 use crate::handler::Handler;
 use crate::identity::{Identity, Unidentified};
+use crate::mux::Mux;
 use crate::serve::{self, ServeError};
 
 /// Why a backend did not come to listen.
@@ -70,6 +71,10 @@ pub struct Backend {
     pub(crate) offers: Option<BoundSocket>,
     /// To the broker that started this process, where both know of such connections.
     pub(crate) control: Option<(Stream, Announcement)>,
+    /// For clients of an older format; most have none.
+    pub(crate) mux: Option<Mux>,
+    /// Where to tell which process serves; nowhere unless it is asked for.
+    pub(crate) sidecar: Option<PathBuf>,
     environment: Option<Environment>,
     endpoint: PathBuf,
 }
@@ -117,6 +122,8 @@ impl Backend {
             lock: None,
             offers: None,
             control,
+            mux: None,
+            sidecar: None,
             environment: Some(environment),
             endpoint,
         })
@@ -145,6 +152,8 @@ impl Backend {
             lock: Some(lock),
             offers: None,
             control: None,
+            mux: None,
+            sidecar: None,
             environment: None,
             endpoint,
         })

@@ -40,11 +40,11 @@ impl<H> Service<H> {
 
 /// A connection to a peer that may be served.
 pub(crate) struct Connection<H> {
-    stream: Stream,
-    peer: PeerCredentials,
+    pub(crate) stream: Stream,
+    pub(crate) peer: PeerCredentials,
     reader: FrameReader,
     service: Arc<Service<H>>,
-    is_stopping: watch::Receiver<bool>,
+    pub(crate) is_stopping: watch::Receiver<bool>,
     /// What the client is sent before anything else.
     greeting: Bytes,
 }
@@ -178,7 +178,7 @@ impl<H: Handler> Connection<H> {
 }
 
 /// Returns when the backend stops.
-async fn stop_of(is_stopping: &mut watch::Receiver<bool>) {
+pub(crate) async fn stop_of(is_stopping: &mut watch::Receiver<bool>) {
     // An error means that nobody is left to say so, which is a stop too.
     let _ = is_stopping.wait_for(|is_stopping| *is_stopping).await;
 }

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use broker_protocol::bytes::Bytes;
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::listener::Accepted;
+use broker_transport::peer::PeerCredentials;
 use broker_transport::stream::Stream;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::connection::{Connection, Service};
 use crate::handler::Handler;
-use crate::serve::{DRAIN_LIMIT, Inadmissible, admissible};
+use crate::mux::Mux;
+use crate::serve::{Inadmissible, admissible};
 
 /// The handler's idle hook at work.
 type Idle = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -52,14 +53,17 @@ impl<H: Handler> Connections<H> {
         self.tasks.len()
     }
 
-    /// Serves a connection that was dialled, if its peer may.
-    pub(crate) fn admit(&mut self, accepted: Accepted) {
-        match admissible(accepted.peer) {
-            Ok(peer) => {
-                let (service, is_stopping) = (Arc::clone(&self.service), self.is_stopping.clone());
-                self.spawn(Connection::new(accepted.stream, peer, service, is_stopping), peer.pid);
-            }
-            Err(why) => tracing::warn!(%why, "a connection was closed unread"),
+    /// Serves a connection that was dialled, if its peer may; a mux tells whose it is.
+    pub(crate) fn admit(&mut self, accepted: Accepted, mux: Option<&Mux>) {
+        let peer = match admissible(accepted.peer) {
+            Ok(peer) => peer,
+            Err(why) => return tracing::warn!(%why, "a connection was closed unread"),
+        };
+        let (service, is_stopping) = (Arc::clone(&self.service), self.is_stopping.clone());
+        let connection = Connection::new(accepted.stream, peer, service, is_stopping);
+        match mux {
+            None => self.spawn(connection.serve(), peer),
+            Some(mux) => self.spawn(mux.clone().serve(connection), peer),
         }
     }
 
@@ -79,14 +83,14 @@ impl<H: Handler> Connections<H> {
         if let Some(greeting) = greeting {
             connection = connection.greet(greeting).map_err(NotAdopted::Client)?;
         }
-        self.spawn(connection, peer.pid);
+        self.spawn(connection.serve(), peer);
         Ok(())
     }
 
-    fn spawn(&mut self, connection: Connection<H>, peer_pid: Option<std::num::NonZeroU32>) {
-        let span = tracing::debug_span!("connection", peer_pid);
+    fn spawn(&mut self, serve: impl Future<Output = ()> + Send + 'static, peer: PeerCredentials) {
+        let span = tracing::debug_span!("connection", peer_pid = peer.pid);
         self.idle = None;
-        self.tasks.spawn(connection.serve().instrument(span));
+        self.tasks.spawn(serve.instrument(span));
     }
 
     /// Returns when one has ended; meanwhile, where there is none, the handler's idle hook runs.
@@ -109,15 +113,10 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    /// Waits for the end of all, but for the requests at hand no longer than [`DRAIN_LIMIT`].
-    pub(crate) async fn drain(&mut self) {
-        let drained = timeout(DRAIN_LIMIT, async {
-            while let Some(ended) = self.tasks.join_next().await {
-                report(ended);
-            }
-        });
-        if drained.await.is_err() {
-            tracing::warn!(connections = self.len(), "requests were cut off, as they took too long to end");
+    /// Returns when all have ended.
+    pub(crate) async fn drained(&mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            report(ended);
         }
     }
 }

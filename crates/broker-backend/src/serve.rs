@@ -13,7 +13,7 @@ use broker_transport::listener::{AcceptError, Listener};
 use broker_transport::peer::PeerCredentials;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backend::Backend;
 use crate::broker::Broker;
@@ -22,6 +22,7 @@ use crate::connections::Connections;
 use crate::handler::Handler;
 use crate::identity::Unidentified;
 use crate::offers::Offers;
+use crate::sidecar::Kept;
 
 /// How long a stop waits for the requests at hand. A broker that stops a backend kills it after 5 s;
 /// this leaves it the time to end by itself.
@@ -47,7 +48,8 @@ pub(crate) async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let service = backend.environment().map(|environment| environment.service.to_string());
-    let Backend { socket, identity, lock, control, offers, .. } = backend;
+    let Backend { socket, identity, lock, control, offers, mux, sidecar, .. } = backend;
+    let lock = lock.map(Arc::new);
     let listener = Listener::from_bound(socket).map_err(ServeError::Watch)?;
     let offers = offers.map(Listener::from_bound).transpose().map_err(ServeError::Watch)?;
     let mut offers = Offers::new(offers, service);
@@ -56,12 +58,14 @@ pub(crate) async fn run(
     let (stopping, is_stopping) = watch::channel(false);
     let mut connections = Connections::new(Arc::clone(&service), is_stopping);
     let mut backoff = Backoff::default();
+    let mut sidecar = Kept::new(sidecar, &identity, lock.as_ref());
     let (mut stop, mut unidentified) = (pin!(stop), pin!(identity.failed()));
     loop {
         tokio::select! {
             biased;
             () = &mut stop => break,
             error = &mut unidentified => return Err(error.into()),
+            never = sidecar.keep() => match never {},
             () = connections.ended() => {
                 // It has left a descriptor to accept another one with.
                 backoff.cut_short();
@@ -71,7 +75,7 @@ pub(crate) async fn run(
             accepted = backoff.then(listener.accept()), if !broker.has_quiesced() => match accepted {
                 Ok(accepted) => {
                     backoff.reset();
-                    connections.admit(accepted);
+                    connections.admit(accepted, mux.as_ref());
                 }
                 Err(error) => backoff.failed(&error, Instant::now()),
             },
@@ -82,7 +86,16 @@ pub(crate) async fn run(
     drop(listener);
     drop(lock);
     stopping.send_replace(true);
-    connections.drain().await;
+    let drained = timeout(DRAIN_LIMIT, async {
+        // The sidecar's file holds the lock until it is gone.
+        tokio::join!(sidecar.end(), connections.drained())
+    });
+    if drained.await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests were cut off, as they took too long to end"
+        );
+    }
     Ok(())
 }
 

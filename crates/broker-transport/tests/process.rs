@@ -45,7 +45,8 @@ async fn a_child_has_three_descriptors_and_its_own_session() {
     // Open, and not close-on-exec: exactly what must not get through.
     let leaky = fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).unwrap();
-    let child = spawn(sh("echo up >&2; while :; do sleep 1000; done")).await;
+    // In a subshell: a shell that redirects its own output keeps the old one open for the moment.
+    let child = spawn(sh("(echo up >&2); while :; do sleep 1000; done")).await;
     said(&child, "up").await;
     let open = descriptors(child.pid());
     assert_eq!(open.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2], "{open:?}");
@@ -76,7 +77,7 @@ async fn a_child_is_told_about_its_listener_and_its_other_descriptors() {
     let path = dir.path().join("socket");
     let bound = BoundSocket::bind(&path, &BindOptions::default()).unwrap();
     let (near, far) = BlockingStream::pair().unwrap();
-    let script = "echo $LISTEN_FDS $LISTEN_PID $$ $LISTEN_FDNAMES $CONTROL_FD >&2; \
+    let script = "(echo $LISTEN_FDS $LISTEN_PID $$ $LISTEN_FDNAMES $CONTROL_FD >&2); \
                   while :; do sleep 1000; done";
     let mut command = sh(script).env("LISTEN_PID", "1");
     command.listen_fd = Some(bound.try_clone_descriptor().unwrap());

@@ -25,11 +25,16 @@ impl Served {
     }
 
     pub(crate) fn start_as(handler: impl Handler, identity: Option<Identity>) -> Self {
+        Self::start_with(handler, |backend| match identity {
+            Some(identity) => backend.with_identity(identity),
+            None => backend,
+        })
+    }
+
+    /// Starts what `with` makes of the plain backend.
+    pub(crate) fn start_with(handler: impl Handler, with: impl FnOnce(Backend) -> Backend) -> Self {
         let place = tempfile::tempdir().unwrap();
-        let mut backend = Backend::bind(place.path().join("be.sock")).unwrap();
-        if let Some(identity) = identity {
-            backend = backend.with_identity(identity);
-        }
+        let backend = with(Backend::bind(place.path().join("be.sock")).unwrap());
         let endpoint = backend.endpoint().to_owned();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(backend.serve_until(handler, async { stopped.await.unwrap_or_default() }));

@@ -182,6 +182,60 @@ impl Stream {
         self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, &[])).await
     }
 
+    /// One look that does not wait at what a read would bring: kind `WouldBlock` when nothing is there, 0
+    /// when the stream has ended. The bytes stay in the socket.
+    ///
+    /// A look ends behind the bytes that descriptors ride on, whatever follows; they stay, too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn try_peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        socket::peek_now(self.socket.as_fd(), buffer)
+    }
+
+    /// As [`Stream::try_peek`], as soon as something is there. Cancel-safe.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.attempt(Interest::READABLE, || self.try_peek(&mut *buffer)).await
+    }
+
+    /// As [`Stream::peek`], as soon as there are more than the `seen` bytes of an earlier look. It comes to
+    /// no more than `seen` when the stream has ended without more, or `buffer` has no room for more.
+    /// Cancel-safe.
+    ///
+    /// A socket with bytes in it is readable for as long as nobody takes them, so that is no news. News is
+    /// the event of an arrival, which the kernel tells once for each (epoll(7), `EPOLLET`; kqueue(2),
+    /// `EV_CLEAR`): this sleeps from one to the next. To have them to itself it takes the stream alone, and
+    /// leaves it out of the reactor, so that the next read asks the kernel anew instead of waiting for an
+    /// event that was taken for a look.
+    ///
+    /// # Errors
+    /// The system's.
+    pub async fn peek_beyond(&mut self, seen: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        tokio::task::coop::consume_budget().await;
+        let room = buffer.len();
+        let is_all = |count| count == 0 || count > seen || count == room;
+        match self.try_peek(buffer) {
+            Ok(count) if !is_all(count) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            outcome => return outcome,
+        }
+        let stream = &*LeavesReactor(self).0;
+        let reactor = stream.reactor()?;
+        loop {
+            let mut guard = reactor.ready(Interest::READABLE).await?;
+            // Before the look: what came ahead of the end is there once the end is known.
+            let is_ended = guard.ready().is_read_closed();
+            match stream.try_peek(buffer) {
+                Ok(count) if !is_ended && !is_all(count) => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Writes everything. Not cancel-safe: part of it may be sent.
     ///
     /// # Errors
@@ -272,6 +326,15 @@ impl Stream {
                 Err(error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error))
             }
         }
+    }
+}
+
+/// Takes a stream out of the reactor on drop.
+struct LeavesReactor<'a>(&'a mut Stream);
+
+impl Drop for LeavesReactor<'_> {
+    fn drop(&mut self) {
+        self.0.registration.take();
     }
 }
 

@@ -89,6 +89,14 @@ pub(crate) fn read_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<
     uninterrupted(|| Ok(rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT)?.0))
 }
 
+/// One look at what a read would bring, which takes nothing and does not wait, whatever the socket's mode.
+#[cfg(feature = "tokio")]
+pub(crate) fn peek_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    uninterrupted(|| {
+        Ok(rustix::net::recv(socket, &mut *buffer, RecvFlags::PEEK.union(RecvFlags::DONTWAIT))?.0)
+    })
+}
+
 /// One write, with descriptors on its first byte; waits where the socket's mode says so.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,

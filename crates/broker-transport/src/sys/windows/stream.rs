@@ -284,6 +284,32 @@ impl Stream {
     ///
     /// # Errors
     /// None.
+    pub fn try_peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
+    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
+    pub async fn peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
+    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
+    pub async fn peek_beyond(&mut self, _seen: usize, _buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
     #[allow(clippy::unused_async, reason = "the same signature on every platform")]
     pub async fn send_all(&self, _bytes: &[u8]) -> io::Result<()> {
         match self.0 {}
