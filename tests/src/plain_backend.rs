@@ -83,7 +83,14 @@ impl PlainBackend {
 
     /// The next offer.
     pub fn next_offer(&self) -> ReceivedOffer {
-        self.accept().receive()
+        loop {
+            let connection = self.accept();
+            // A broker may dial and find that its client has left.
+            wait_readable(&connection.0);
+            if rustix::net::recv(&connection.0, &mut [0; 1], RecvFlags::PEEK).is_ok_and(|(_, got)| got > 0) {
+                return connection.receive();
+            }
+        }
     }
 
     /// Whether nobody makes an offer at this moment.

@@ -14,7 +14,7 @@ use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::stream::Stream;
 use tokio::task::JoinSet;
 
-use crate::connection::Service;
+use crate::connection::{EndedBy, Service};
 use crate::connections::Connections;
 use crate::control::{Control, ControlEnd, Event};
 use crate::handler::Handler;
@@ -95,6 +95,16 @@ impl<H: Handler> Broker<H> {
         }
     }
 
+    /// A connection has ended. One that was passed on ends for its peer only with the broker's copy.
+    pub(crate) fn connection_ended(&mut self, by: EndedBy) {
+        if by == EndedBy::Us
+            && let Some(control) = &mut self.control
+            && let Err(end) = control.release()
+        {
+            self.lost(&end);
+        }
+    }
+
     /// Rejects what was offered meanwhile, and closes the connection.
     pub(crate) async fn leave(mut self) {
         let Some(control) = &mut self.control else { return };
@@ -102,10 +112,12 @@ impl<H: Handler> Broker<H> {
             if let Event::Offered(offer, descriptor) = event {
                 drop(descriptor);
                 if control.settle(&Acknowledgement::reject(&offer, "this process is ending")).is_err() {
-                    break;
+                    return;
                 }
             }
         }
+        // What is not sent now is not needed: the broker sees the end.
+        let _ = control.release();
     }
 
     fn offered(
@@ -122,20 +134,30 @@ impl<H: Handler> Broker<H> {
         } else {
             None
         };
-        let refusal = match refusal {
+        let admitted = match refusal {
             Some(refusal) => {
                 drop(descriptor);
-                Some(refusal)
+                Err(refusal)
             }
-            None => connections.adopt(descriptor, offer.reply.clone()).err().map(|why| why.to_string()),
+            None => connections.admit_passed(descriptor).map_err(|why| why.to_string()),
         };
-        control.settle(&match refusal {
-            None => Acknowledgement::accept(offer),
-            Some(detail) => {
-                tracing::debug!(detail, connection_id = %offer.connection, "a connection was not taken");
-                Acknowledgement::reject(offer, detail)
+        match (admitted, offer.reply.clone()) {
+            // The client waits for this process, and nobody for the broker.
+            (Ok(admitted), Some(reply)) => {
+                connections.adopt(admitted, Some(reply));
+                control.settle_soon(&Acknowledgement::accept(offer))
             }
-        })
+            // The client waits for the broker's word.
+            (Ok(admitted), None) => {
+                let settled = control.settle(&Acknowledgement::accept(offer));
+                connections.adopt(admitted, None);
+                settled
+            }
+            (Err(detail), _) => {
+                tracing::debug!(detail, connection_id = %offer.connection, "a connection was not taken");
+                control.settle(&Acknowledgement::reject(offer, detail))
+            }
+        }
     }
 
     fn asked(

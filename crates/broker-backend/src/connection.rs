@@ -3,17 +3,19 @@
 //!
 //! Dialled and adopted connections are served alike; where a stream came from makes no difference to a
 //! handler. Invariants: answers leave in the order of the requests; a peer's bytes end at most the
-//! connection they came on; no more is buffered than the one frame at hand.
+//! connection they came on; no more is buffered than the one frame at hand and what came with its last bytes;
+//! what a client is sent first is sent before anything is waited for.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
-use broker_protocol::bytes::{Buf, Bytes};
+use broker_protocol::bytes::Bytes;
 use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_protocol::prost::{DecodeError, Message};
 use broker_protocol::wire::{Frame, FrameKind, PayloadEncoding};
 use broker_protocol::{ENVELOPE_VERSION, FramingError, PayloadProtocol, frame_bytes, probe};
-use broker_transport::frame_io::{FrameFault, FrameReader, ReadError};
+use broker_transport::frame_io::{FrameBuffer, FrameFault, ReadError};
 use broker_transport::peer::PeerCredentials;
 use broker_transport::stream::Stream;
 use thiserror::Error;
@@ -21,6 +23,10 @@ use tokio::sync::watch;
 
 use crate::handler::{Handler, Outcome, Request};
 use crate::identity::{Identity, Unidentified};
+use crate::look::first_look;
+
+/// Longest answer that is copied behind what the client is sent first, in bytes.
+const LONGEST_TOGETHER: usize = 4 * 1024;
 
 /// What all connections share.
 pub(crate) struct Service<H> {
@@ -42,11 +48,21 @@ impl<H> Service<H> {
 pub(crate) struct Connection<H> {
     pub(crate) stream: Stream,
     pub(crate) peer: PeerCredentials,
-    reader: FrameReader,
+    frames: FrameBuffer,
     service: Arc<Service<H>>,
     pub(crate) is_stopping: watch::Receiver<bool>,
     /// What the client is sent before anything else.
     greeting: Bytes,
+    ended_by: EndedBy,
+}
+
+/// Who has ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndedBy {
+    /// Its peer, in a place where that is no fault.
+    Peer,
+    /// This side, whose end the peer waits for.
+    Us,
 }
 
 /// Why a connection was closed in the middle of the conversation.
@@ -79,95 +95,145 @@ impl<H: Handler> Connection<H> {
         service: Arc<Service<H>>,
         is_stopping: watch::Receiver<bool>,
     ) -> Self {
-        let reader = FrameReader::new(MAX_FRAME_BODY);
-        Self { stream, peer, reader, service, is_stopping, greeting: Bytes::new() }
+        let frames = FrameBuffer::new(MAX_FRAME_BODY);
+        Self { stream, peer, frames, service, is_stopping, greeting: Bytes::new(), ended_by: EndedBy::Us }
     }
 
-    /// Sends the client this before anything else: at once as far as there is room for it.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub(crate) fn greet(mut self, mut greeting: Bytes) -> io::Result<Self> {
-        match self.stream.try_write(&greeting) {
-            Ok(sent) => greeting.advance(sent),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+    /// Sends the client this before anything else.
+    pub(crate) fn greet(mut self, greeting: Bytes) -> Self {
         self.greeting = greeting;
-        Ok(self)
+        self
     }
 
     /// Serves until the peer closes, breaks a rule, or the backend stops.
-    pub(crate) async fn serve(mut self) {
-        match self.converse().await {
-            Ok(()) => tracing::trace!("ended"),
+    pub(crate) async fn serve(mut self) -> EndedBy {
+        let outcome = self.converse().await;
+        let greeted = self.send_greeting().await;
+        match outcome.and_then(|end| greeted.map(|()| end)) {
+            Ok(end) => {
+                tracing::trace!(?end, "ended");
+                return end;
+            }
             // The service's own mistake, which its author should hear about.
             Err(fault @ Fault::Answer(_)) => tracing::error!(%fault, "closed"),
             Err(fault) => tracing::debug!(%fault, "closed"),
         }
+        EndedBy::Us
     }
 
-    async fn converse(&mut self) -> Result<(), Fault> {
-        let greeting = std::mem::take(&mut self.greeting);
-        self.stream.send_all(&greeting).await.map_err(Fault::Write)?;
+    async fn converse(&mut self) -> Result<EndedBy, Fault> {
         while let Some(body) = self.next_body().await? {
             // A request that lay in the socket when the stop came is taken, but only one.
             let is_last = *self.is_stopping.borrow();
             let frame = check(Frame::decode(body)?)?;
             match kind(&frame)? {
                 Expects::Answer => {
-                    let Some(answer) = self.answer(frame).await? else { break };
-                    self.stream.send_all(&answer).await.map_err(Fault::Write)?;
+                    let Some(answer) = self.answer(frame).await? else { return Ok(EndedBy::Us) };
+                    self.send(answer).await?;
                 }
                 Expects::Nothing => {}
             }
             if is_last {
-                break;
+                return Ok(EndedBy::Us);
             }
         }
-        Ok(())
+        Ok(self.ended_by)
+    }
+
+    /// Sends an answer; with what the client is sent before it, in one piece where both are short.
+    async fn send(&mut self, answer: Bytes) -> Result<(), Fault> {
+        if self.greeting.is_empty() || answer.len() > LONGEST_TOGETHER {
+            self.send_greeting().await?;
+            return self.stream.send_all(&answer).await.map_err(Fault::Write);
+        }
+        let together = [std::mem::take(&mut self.greeting), answer].concat();
+        self.stream.send_all(&together).await.map_err(Fault::Write)
+    }
+
+    /// Sends what the client is sent first, before anything is waited for.
+    async fn send_greeting(&mut self) -> Result<(), Fault> {
+        let greeting = std::mem::take(&mut self.greeting);
+        if greeting.is_empty() {
+            return Ok(());
+        }
+        self.stream.send_all(&greeting).await.map_err(Fault::Write)
     }
 
     /// The next frame's body; `None` when there is none before the peer closes or the backend stops.
     async fn next_body(&mut self) -> Result<Option<Bytes>, Fault> {
+        if !self.greeting.is_empty() {
+            if let Some(body) = self.body_that_is_there()? {
+                return Ok(Some(body));
+            }
+            self.send_greeting().await?;
+        }
         let read = tokio::select! {
             biased;
-            read = self.reader.read_from(&self.stream) => read,
+            read = self.frames.read_from(&self.stream) => read,
             () = stop_of(&mut self.is_stopping) => match self.has_begun() {
-                Ok(true) => self.reader.read_from(&self.stream).await,
+                Ok(true) => self.frames.read_from(&self.stream).await,
                 Ok(false) => return Ok(None),
                 Err(error) => Err(error),
             },
         };
         match read {
-            Ok(()) => Ok(Some(self.reader.take_body())),
-            Err(ReadError::Fault(FrameFault::ClosedBeforeFirstByte)) => Ok(None),
+            Ok(body) => Ok(Some(body)),
+            Err(ReadError::Fault(FrameFault::ClosedBeforeFirstByte)) => {
+                self.ended_by = EndedBy::Peer;
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The next frame's body, if nothing has to be waited for.
+    fn body_that_is_there(&mut self) -> Result<Option<Bytes>, Fault> {
+        if let Some(body) = self.frames.next_body().map_err(ReadError::from)? {
+            return Ok(Some(body));
+        }
+        match self.stream.try_read(self.frames.space()) {
+            // The end is met again by whoever waits for more.
+            Ok(0) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            read => {
+                self.frames.take(read)?;
+                Ok(self.frames.next_body().map_err(ReadError::from)?)
+            }
         }
     }
 
     /// Whether a frame has begun to arrive. Its first bytes may lie in the socket without the runtime
     /// having had the time to notice.
     fn has_begun(&mut self) -> Result<bool, ReadError> {
-        if self.reader.received() > 0 {
+        if self.frames.received() > 0 {
             return Ok(true);
         }
-        match self.stream.try_read(self.reader.space()) {
-            Ok(count) => Ok(self.reader.filled(count).map(|_| true)?),
+        match self.stream.try_read(self.frames.space()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error.into()),
+            read => self.frames.take(read).map(|()| true),
         }
     }
 
     /// The whole answer frame; `None` when the handler has none.
-    async fn answer(&self, request: Frame) -> Result<Option<Bytes>, Fault> {
+    async fn answer(&mut self, request: Frame) -> Result<Option<Bytes>, Fault> {
+        let service = Arc::clone(&self.service);
         let answer = match request.lane() {
             PayloadProtocol::IDENTITY_PROBE => {
-                probe::answer(&request, &*self.service.identity.known().await?)?
+                self.send_greeting().await?;
+                probe::answer(&request, &*service.identity.known().await?)?
             }
             _ => {
                 let echoed = Frame { payload: Bytes::new(), ..request.clone() };
-                match self.service.handler.handle(Request::new(request, self.peer)).await.0 {
+                let mut handling = pin!(service.handler.handle(Request::new(request, self.peer)));
+                // One that answers at once has its answer sent along.
+                let response = match first_look(handling.as_mut()).await {
+                    Some(response) => response,
+                    None => {
+                        self.send_greeting().await?;
+                        handling.await
+                    }
+                };
+                match response.0 {
                     Outcome::Answer(payload) => Frame::response_to(&echoed, payload),
                     Outcome::HangUp => return Ok(None),
                 }

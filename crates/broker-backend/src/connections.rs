@@ -4,19 +4,22 @@
 //! one that stalls delays no other; and the handler's idle hook runs only while there is none.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use broker_protocol::bytes::Bytes;
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::listener::Accepted;
 use broker_transport::peer::PeerCredentials;
 use broker_transport::stream::Stream;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
-use crate::connection::{Connection, Service};
+use crate::connection::{Connection, EndedBy, Service};
 use crate::handler::Handler;
 use crate::mux::Mux;
 use crate::serve::{Inadmissible, admissible};
@@ -28,8 +31,14 @@ type Idle = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Connections<H> {
     service: Arc<Service<H>>,
     is_stopping: watch::Receiver<bool>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<EndedBy>,
     idle: Option<Idle>,
+}
+
+/// A connection that was passed on and can be served.
+pub(crate) struct Adopted<H> {
+    connection: Connection<H>,
+    peer: PeerCredentials,
 }
 
 /// Why an offered connection is not taken.
@@ -39,8 +48,6 @@ pub(crate) enum NotAdopted {
     Inadmissible(#[from] Inadmissible),
     #[error("cannot use the connection: {0}")]
     Stream(#[source] io::Error),
-    #[error("its client is gone: {0}")]
-    Client(#[source] io::Error),
 }
 
 impl<H: Handler> Connections<H> {
@@ -67,27 +74,53 @@ impl<H: Handler> Connections<H> {
         }
     }
 
-    /// Serves a connection that the broker has passed on, whose client is sent `greeting` first.
+    /// Makes sure that a connection which the broker passes on can be served.
     ///
     /// # Errors
     /// Nothing was written then; it is closed here.
-    pub(crate) fn adopt(
-        &mut self,
-        descriptor: OwnedDescriptor,
-        greeting: Option<Bytes>,
-    ) -> Result<(), NotAdopted> {
+    pub(crate) fn admit_passed(&self, descriptor: OwnedDescriptor) -> Result<Adopted<H>, NotAdopted> {
         let stream = Stream::from_owned_fd(descriptor).map_err(NotAdopted::Stream)?;
         let peer = admissible(stream.peer())?;
         let (service, is_stopping) = (Arc::clone(&self.service), self.is_stopping.clone());
-        let mut connection = Connection::new(stream, peer, service, is_stopping);
-        if let Some(greeting) = greeting {
-            connection = connection.greet(greeting).map_err(NotAdopted::Client)?;
-        }
-        self.spawn(connection.serve(), peer);
-        Ok(())
+        Ok(Adopted { connection: Connection::new(stream, peer, service, is_stopping), peer })
     }
 
-    fn spawn(&mut self, serve: impl Future<Output = ()> + Send + 'static, peer: PeerCredentials) {
+    /// Serves a connection that was passed on, whose client is sent `greeting` first.
+    pub(crate) fn adopt(&mut self, adopted: Adopted<H>, greeting: Option<Bytes>) {
+        let Adopted { connection, peer } = adopted;
+        match greeting {
+            None => self.spawn(connection.serve(), peer),
+            // Its request may be here already.
+            Some(greeting) => self.spawn_looked_at(connection.greet(greeting).serve(), peer),
+        }
+    }
+
+    /// Looks at a connection once before it becomes a task: what it says at once costs no turn of the
+    /// runtime. Where other threads could serve it meanwhile, it is theirs.
+    fn spawn_looked_at(
+        &mut self,
+        serve: impl Future<Output = EndedBy> + Send + 'static,
+        peer: PeerCredentials,
+    ) {
+        if Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
+            return self.spawn(serve, peer);
+        }
+        let span = tracing::debug_span!("connection", peer_pid = peer.pid);
+        let mut serve = Box::pin(serve.instrument(span));
+        let mut context = Context::from_waker(Waker::noop());
+        self.idle = None;
+        match catch_unwind(AssertUnwindSafe(|| serve.as_mut().poll(&mut context))) {
+            Ok(Poll::Pending) => drop(self.tasks.spawn(serve)),
+            // Its end is told like that of any other.
+            Ok(Poll::Ready(end)) => drop(self.tasks.spawn(std::future::ready(end))),
+            Err(_) => {
+                tracing::error!("a handler panicked; its connection is closed");
+                self.tasks.spawn(std::future::ready(EndedBy::Us));
+            }
+        }
+    }
+
+    fn spawn(&mut self, serve: impl Future<Output = EndedBy> + Send + 'static, peer: PeerCredentials) {
         let span = tracing::debug_span!("connection", peer_pid = peer.pid);
         self.idle = None;
         self.tasks.spawn(serve.instrument(span));
@@ -95,15 +128,15 @@ impl<H: Handler> Connections<H> {
 
     /// Returns when one has ended; meanwhile, where there is none, the handler's idle hook runs.
     /// Cancel-safe.
-    pub(crate) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) -> EndedBy {
         loop {
             if let Some(ended) = self.tasks.join_next().await {
-                report(ended);
+                let ended_by = report(ended);
                 if self.tasks.is_empty() {
                     let service = Arc::clone(&self.service);
                     self.idle = Some(Box::pin(async move { service.handler().idle().await }));
                 }
-                return;
+                return ended_by;
             }
             match &mut self.idle {
                 Some(idle) => idle.await,
@@ -122,8 +155,9 @@ impl<H: Handler> Connections<H> {
 }
 
 /// A connection's own end is told where it happens; what is left is a handler that panicked.
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
+fn report(ended: Result<EndedBy, JoinError>) -> EndedBy {
+    ended.unwrap_or_else(|error| {
         tracing::error!(%error, "a handler panicked; its connection is closed");
-    }
+        EndedBy::Us
+    })
 }

@@ -6,10 +6,8 @@
 //! an answer leaves at once where there is room for it, and nothing waits for a broker that does not read.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
 
 use broker_protocol::bytes::{Buf, BytesMut};
 use broker_protocol::control::{Announcement, ControlFault, ControlMessage, MAX_CONTROL_BODY};
@@ -20,9 +18,16 @@ use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::fd_passing::{FdPassError, recv_with_fds};
 use broker_transport::stream::Stream;
 use thiserror::Error;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::look::first_look;
 
 /// Bytes read at once: several offers, or one with a long reply.
 const READ_STEP: usize = 4 * 1024;
+/// Longest time that an answer is held back which nobody waits for.
+const HOLD_LIMIT: Duration = Duration::from_millis(1);
+/// Most answers that are held back. A broker has 64 offers out at most.
+const MAX_HELD: usize = 16;
 /// The id of the first request.
 const ANNOUNCEMENT_ID: u64 = 1;
 
@@ -63,6 +68,10 @@ pub(crate) struct Control {
     received: BytesMut,
     descriptors: VecDeque<OwnedDescriptor>,
     unsent: BytesMut,
+    /// Answers that nobody waits for, and when they leave at the latest.
+    held: BytesMut,
+    held_count: usize,
+    release_at: Option<Instant>,
 }
 
 impl Control {
@@ -77,6 +86,9 @@ impl Control {
             received: BytesMut::new(),
             descriptors: VecDeque::new(),
             unsent: BytesMut::new(),
+            held: BytesMut::new(),
+            held_count: 0,
+            release_at: None,
         };
         control.send(&ControlMessage::Announcement(announcement).to_frame(ANNOUNCEMENT_ID))?;
         Ok(control)
@@ -99,6 +111,10 @@ impl Control {
                     self.unsent.advance(sent?);
                     continue;
                 }
+                () = due(self.release_at) => {
+                    self.release()?;
+                    continue;
+                }
             };
             self.take_bytes(&space[..received.len], received.descriptors)?;
         }
@@ -106,20 +122,43 @@ impl Control {
 
     /// The next thing that is there already; none where something would have to be waited for.
     pub(crate) async fn next_waiting(&mut self) -> Option<Event> {
-        let mut next = pin!(self.next());
-        poll_fn(|context| match next.as_mut().poll(context) {
-            Poll::Ready(event) => Poll::Ready(event.ok()),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await
+        first_look(pin!(self.next())).await?.ok()
     }
 
-    /// Answers an offer.
+    /// Answers an offer whose client waits for the broker to hear of it.
     ///
     /// # Errors
     /// It is over.
     pub(crate) fn settle(&mut self, answer: &Acknowledgement) -> Result<(), ControlEnd> {
         self.send(&answer.to_response())
+    }
+
+    /// Answers an offer soon: together with those that follow within [`HOLD_LIMIT`], as each answer that
+    /// leaves by itself wakes the broker, which has nothing to do but drop its copy of the connection.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(crate) fn settle_soon(&mut self, answer: &Acknowledgement) -> Result<(), ControlEnd> {
+        self.held.extend_from_slice(&frame_bytes(&answer.to_response())?);
+        self.held_count += 1;
+        if self.held_count >= MAX_HELD {
+            return self.release();
+        }
+        if self.release_at.is_none() {
+            self.release_at = Some(Instant::now() + HOLD_LIMIT);
+        }
+        Ok(())
+    }
+
+    /// Sends the answers that were held back.
+    ///
+    /// # Errors
+    /// It is over.
+    pub(crate) fn release(&mut self) -> Result<(), ControlEnd> {
+        self.release_at = None;
+        self.held_count = 0;
+        let held = self.held.split();
+        if held.is_empty() { Ok(()) } else { self.send_bytes(&held) }
     }
 
     /// Answers a request.
@@ -131,9 +170,12 @@ impl Control {
     }
 
     fn send(&mut self, frame: &Frame) -> Result<(), ControlEnd> {
-        let bytes = frame_bytes(frame)?;
+        self.send_bytes(&frame_bytes(frame)?)
+    }
+
+    fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), ControlEnd> {
         let sent = if self.unsent.is_empty() {
-            match self.stream.try_write(&bytes) {
+            match self.stream.try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 sent => sent?,
             }
@@ -173,6 +215,14 @@ impl Control {
             }
         }
         Ok(None)
+    }
+}
+
+/// Returns at this time, if at all.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,6 +9,7 @@ mod control;
 pub mod environment;
 mod handler;
 mod identity;
+mod look;
 mod mux;
 mod offers;
 mod serve;

@@ -13,7 +13,7 @@ use broker_protocol::wire::Frame;
 use broker_protocol::{FramingError, HANDOFF_TOKEN_LEN, HandoffToken, frame_bytes};
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::fd_passing::{FdPassError, recv_with_fds};
-use broker_transport::frame_io::{FrameReader, ReadError};
+use broker_transport::frame_io::{FrameBuffer, ReadError};
 use broker_transport::listener::{Accepted, Listener};
 use broker_transport::stream::Stream;
 use thiserror::Error;
@@ -22,6 +22,7 @@ use tokio::time::{Duration, timeout};
 
 use crate::connections::Connections;
 use crate::handler::Handler;
+use crate::look::first_look;
 use crate::serve::admissible;
 
 /// How many brokers, or offers of one, may be on their way in at once. A broker has as many offers out.
@@ -95,7 +96,14 @@ impl Offers {
                 },
                 accepted = listener.accept(), if self.coming.len() < MAX_DIALLED => match accepted {
                     Ok(Accepted { stream, peer }) => match admissible(peer) {
-                        Ok(_) => drop(self.coming.spawn(receive(stream))),
+                        Ok(_) => {
+                            let mut coming = Box::pin(receive(stream));
+                            match first_look(coming.as_mut()).await {
+                                Some(Ok(offer)) => return offer,
+                                Some(Err(why)) => tracing::debug!(%why, "no offer came of a broker's connection"),
+                                None => drop(self.coming.spawn(coming)),
+                            }
+                        }
                         Err(why) => tracing::warn!(%why, "a connection for offers was closed unread"),
                     },
                     Err(error) => {
@@ -112,22 +120,24 @@ impl Offers {
     pub(crate) fn take<H: Handler>(&mut self, offered: DialledOffer, connections: &mut Connections<H>) {
         let DialledOffer { broker, offer, descriptor } = offered;
         let is_another = self.service.as_ref().is_some_and(|own| *own != offer.service.as_str());
-        let refusal = if is_another {
+        let admitted = if is_another {
             drop(descriptor);
-            Some("this process serves another service".to_owned())
+            Err("this process serves another service".to_owned())
         } else {
-            connections.adopt(descriptor, offer.reply.clone()).err().map(|why| why.to_string())
+            connections.admit_passed(descriptor).map_err(|why| why.to_string())
         };
-        let answer = match refusal {
-            None => Acknowledgement::accept(&offer),
-            Some(detail) => Acknowledgement::reject(&offer, detail),
+        let answer = match &admitted {
+            Ok(_) => Acknowledgement::accept(&offer),
+            Err(detail) => Acknowledgement::reject(&offer, detail.as_str()),
         };
-        match answer_now(&broker, &answer) {
-            // It may have another one to make.
-            Ok(()) => {
-                self.coming.spawn(receive(broker));
-            }
-            Err(error) => tracing::debug!(%error, "a broker was not answered"),
+        // Before anything else, as a client waits for it.
+        if let Err(error) = answer_now(&broker, &answer) {
+            tracing::debug!(%error, "a broker was not answered");
+        }
+        // It dials for each offer.
+        drop(broker);
+        if let Ok(admitted) = admitted {
+            connections.adopt(admitted, offer.reply);
         }
     }
 }
@@ -147,9 +157,8 @@ async fn receive(broker: Stream) -> Result<DialledOffer, NoOffer> {
 
 async fn receive_whole(broker: Stream) -> Result<DialledOffer, NoOffer> {
     let (token, descriptor) = receive_token(&broker).await?;
-    let mut reader = FrameReader::new(MAX_OFFER_BODY);
-    reader.read_from(&broker).await?;
-    let offer = Offer::from_frame(Frame::decode(reader.take_body())?)?;
+    let mut frames = FrameBuffer::new(MAX_OFFER_BODY);
+    let offer = Offer::from_frame(Frame::decode(frames.read_from(&broker).await?)?)?;
     if offer.token == token { Ok(DialledOffer { broker, offer, descriptor }) } else { Err(NoOffer::Token) }
 }
 

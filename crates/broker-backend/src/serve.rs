@@ -66,9 +66,10 @@ pub(crate) async fn run(
             () = &mut stop => break,
             error = &mut unidentified => return Err(error.into()),
             never = sidecar.keep() => match never {},
-            () = connections.ended() => {
+            ended_by = connections.ended() => {
                 // It has left a descriptor to accept another one with.
                 backoff.cut_short();
+                broker.connection_ended(ended_by);
             }
             news = broker.next() => broker.take(news, &mut connections),
             offer = offers.next(), if !broker.has_quiesced() => offers.take(offer, &mut connections),

@@ -23,7 +23,7 @@ pub use self::frames::detect_frames;
 use self::legacy::Legacy;
 pub use self::legacy::{LegacyConnection, StopNotice};
 use crate::backend::Backend;
-use crate::connection::{Connection, stop_of};
+use crate::connection::{Connection, EndedBy, stop_of};
 use crate::handler::Handler;
 
 /// How many bytes a detector may ask for.
@@ -147,9 +147,9 @@ enum Undecided {
 
 impl Mux {
     /// Serves a connection that was accepted just now, by whoever's it is.
-    pub(crate) async fn serve<H: Handler>(self, mut connection: Connection<H>) {
+    pub(crate) async fn serve<H: Handler>(self, mut connection: Connection<H>) -> EndedBy {
         match self.decide(&mut connection.stream, &mut connection.is_stopping).await {
-            Ok(Side::Ours) => connection.serve().await,
+            Ok(Side::Ours) => return connection.serve().await,
             Ok(Side::Theirs) => {
                 let Connection { stream, peer, is_stopping, .. } = connection;
                 let stop = StopNotice::new(is_stopping);
@@ -157,6 +157,7 @@ impl Mux {
             }
             Err(why) => tracing::debug!(%why, "closed undecided"),
         }
+        EndedBy::Us
     }
 
     async fn decide(

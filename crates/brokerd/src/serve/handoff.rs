@@ -6,9 +6,11 @@
 //! and its new owner writes it. Invariants: before an offer has left, a failure costs the client nothing
 //! but the handoff; after that, only the backend's answer lets this copy be used again.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Duration;
+use std::task::Poll;
 
 use broker_core::handoff::{BackendSlot, OfferError, Settlement};
 use broker_core::hello::{BackendHandoff, Handover, Negotiation, Reply};
@@ -18,7 +20,7 @@ use broker_protocol::prost::{DecodeError, Message};
 use broker_protocol::wire::Frame;
 use broker_protocol::{ConnectionId, Echo, FrameView, FramingError, HandoffToken, frame_bytes};
 use broker_transport::fd_passing::{FdPassError, send_with_fds};
-use broker_transport::frame_io::{FrameReader, ReadError};
+use broker_transport::frame_io::{FrameBuffer, ReadError};
 use broker_transport::stream::{BlockingMode, ConnectError, Stream};
 use thiserror::Error;
 
@@ -30,8 +32,6 @@ use super::shell::Shell;
 /// Longest reply that travels with an offer, in bytes. A longer one, because of its trace context, is
 /// written here.
 const MAX_TRAVELLING_REPLY: usize = 8 * 1024;
-/// How long a backend may take to take a connection for offers. Its client waits 2 s in all.
-const DIAL_LIMIT: Duration = Duration::from_secs(1);
 /// Longest body of a backend's answer to an offer, in bytes.
 const MAX_ANSWER_BODY: usize = 4 * 1024;
 
@@ -68,8 +68,8 @@ enum NotOffered {
     Framing(#[from] FramingError),
     #[error(transparent)]
     Dial(#[from] ConnectError),
-    #[error("the backend takes no connection for offers within {} ms", DIAL_LIMIT.as_millis())]
-    DialTimeout,
+    #[error("the backend takes no more connections for offers at the moment")]
+    Busy,
     #[error("the kernel does not say who takes the offers: {0}")]
     UnknownListener(#[source] io::Error),
     #[error("a process of user {0} takes the offers")]
@@ -143,20 +143,51 @@ pub(super) async fn pass(shell: &Rc<Shell>, held: Held, terms: Terms, reply: Vec
             }
         }
         Handover::AfterReply => {
+            // Before the reply, which then promises nothing that cannot be kept.
+            let way = match way_to(shell, &terms).await {
+                Ok(way) => way,
+                Err(why) => {
+                    not_offered(shell, &terms, &why);
+                    connection::write(held.stream(), &terms.reply_without_handoff()).await;
+                    return;
+                }
+            };
             if !connection::write(held.stream(), &reply).await {
                 shell.call(|broker, _| broker.not_offered(&terms.negotiation));
                 return;
             }
-            let offered = match terms.negotiation.route.handoff() {
-                BackendHandoff::Control => offer_by_control(shell, held, terms, None),
-                BackendHandoff::Plain | BackendHandoff::DialOnly => {
-                    offer_by_dialling(shell, held, terms).await
+            let offered = match way {
+                Way::Control => offer_by_control(shell, held, terms, None),
+                Way::Dialled { backend, token, offer } => {
+                    offer_by_dialling(shell, held, terms, &backend, &token, &offer).await
                 }
             };
             if let Err(unsent) = offered {
                 // The client has its reply; that the connection closes tells it to dial at once.
                 not_offered(shell, &unsent.terms, &unsent.why);
             }
+        }
+    }
+}
+
+/// How an offer gets to its backend.
+enum Way {
+    Control,
+    /// A connection for this offer, and what is sent on it.
+    Dialled {
+        backend: Stream,
+        token: HandoffToken,
+        offer: Bytes,
+    },
+}
+
+async fn way_to(shell: &Rc<Shell>, terms: &Terms) -> Result<Way, NotOffered> {
+    match terms.negotiation.route.handoff() {
+        BackendHandoff::Control => Ok(Way::Control),
+        BackendHandoff::Plain | BackendHandoff::DialOnly => {
+            let (token, offer) = terms.offer(shell, None)?;
+            let backend = dial(shell, terms).await?;
+            Ok(Way::Dialled { backend, token, offer })
         }
     }
 }
@@ -206,23 +237,47 @@ fn prepare(
     Ok((control, offer))
 }
 
-/// Dials the backend, offers the connection, and waits for the answer (protocol.md, "Conversations" 4).
-async fn offer_by_dialling(shell: &Rc<Shell>, held: Held, terms: Terms) -> Result<(), Box<Unsent>> {
+/// A connection for one offer. One that is not to be had at once is not waited for, as a client is waiting.
+async fn dial(shell: &Rc<Shell>, terms: &Terms) -> Result<Stream, NotOffered> {
+    let taken_at = shell.look(|broker, _| {
+        broker.offers_taken_at(terms.slot()).map(|(endpoint, pid)| (endpoint.to_owned(), pid))
+    });
+    let (endpoint, expected) = taken_at.ok_or(NotOffered::NoWay)?;
+    let backend = first_look(pin!(Stream::connect(&endpoint))).await.ok_or(NotOffered::Busy)??;
+    let listener = backend.peer().map_err(NotOffered::UnknownListener)?;
+    if !listener.user.is_self() {
+        return Err(NotOffered::ForeignListener(listener.user.key()));
+    }
+    let actual = listener.pid.map(std::num::NonZeroU32::get);
+    match expected {
+        Some(expected) if actual != Some(expected) => Err(NotOffered::OtherProcess { expected, actual }),
+        Some(_) | None => Ok(backend),
+    }
+}
+
+/// Offers a connection over one that was dialled, and waits for the answer (protocol.md, "Conversations" 4).
+async fn offer_by_dialling(
+    shell: &Rc<Shell>,
+    held: Held,
+    terms: Terms,
+    backend: &Stream,
+    token: &HandoffToken,
+    offer: &[u8],
+) -> Result<(), Box<Unsent>> {
     let unsent = |held, terms, why| Err(Box::new(Unsent { held, terms, why }));
-    let (backend, token, offer) = match dial(shell, &held, &terms).await {
-        Ok(ready) => ready,
-        Err(why) => return unsent(held, terms, why),
-    };
-    if let Err(error) = shell.call(|broker, now| broker.offering(now, &terms.negotiation)) {
-        return unsent(held, terms, error.into());
+    // As `accept` would have given it to a backend that was dialled.
+    let ready = held.stream().set_blocking(BlockingMode::Blocking).map_err(NotOffered::Mode);
+    let ready = ready.and_then(|()| Ok(shell.call(|broker, now| broker.offering(now, &terms.negotiation))?));
+    if let Err(why) = ready {
+        return unsent(held, terms, why);
     }
     let lent = held.lend();
-    let sent = match send_with_fds(&backend, token.as_bytes(), &[lent.descriptor()]).await {
+    let sent = match send_with_fds(backend, token.as_bytes(), &[lent.descriptor()]).await {
         Ok(sent) => sent,
         Err(error) => return unsent(lent.not_sent(&error), terms, error.into()),
     };
     let limit = shell.look(|broker, _| broker.config().hello.handoff.ack_deadline);
-    let answer = wait_for_answer(shell, &backend, &terms, &token.as_bytes()[sent..], &offer);
+    let answer = wait_for_answer(shell, backend, &terms, &token.as_bytes()[sent..], offer);
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok((answer, settlement))) => Parked { lent, terms }.settle(shell, &answer, settlement),
         Ok(Err(why)) => {
@@ -235,30 +290,13 @@ async fn offer_by_dialling(shell: &Rc<Shell>, held: Held, terms: Terms) -> Resul
     Ok(())
 }
 
-/// A connection for one offer, and what is sent on it.
-async fn dial(
-    shell: &Rc<Shell>,
-    held: &Held,
-    terms: &Terms,
-) -> Result<(Stream, HandoffToken, Bytes), NotOffered> {
-    let taken_at = shell.look(|broker, _| {
-        broker.offers_taken_at(terms.slot()).map(|(endpoint, pid)| (endpoint.to_owned(), pid))
-    });
-    let (endpoint, expected) = taken_at.ok_or(NotOffered::NoWay)?;
-    let (token, offer) = terms.offer(shell, None)?;
-    let dialled = tokio::time::timeout(DIAL_LIMIT, Stream::connect(&endpoint)).await;
-    let backend = dialled.map_err(|_| NotOffered::DialTimeout)??;
-    let listener = backend.peer().map_err(NotOffered::UnknownListener)?;
-    if !listener.user.is_self() {
-        return Err(NotOffered::ForeignListener(listener.user.key()));
-    }
-    let actual = listener.pid.map(std::num::NonZeroU32::get);
-    if let Some(expected) = expected.filter(|expected| actual != Some(*expected)) {
-        return Err(NotOffered::OtherProcess { expected, actual });
-    }
-    // As `accept` would have given it to a backend that was dialled.
-    held.stream().set_blocking(BlockingMode::Blocking).map_err(NotOffered::Mode)?;
-    Ok((backend, token, offer))
+/// What a future comes to without waiting.
+async fn first_look<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Sends the rest of an offer, and reads until something answers it.
@@ -271,10 +309,9 @@ async fn wait_for_answer(
 ) -> Result<(Acknowledgement, Settlement), NoAnswer> {
     backend.send_all(token_rest).await.map_err(NoAnswer::Send)?;
     backend.send_all(offer).await.map_err(NoAnswer::Send)?;
-    let mut reader = FrameReader::new(MAX_ANSWER_BODY);
+    let mut frames = FrameBuffer::new(MAX_ANSWER_BODY);
     loop {
-        reader.read_from(backend).await?;
-        let frame = Frame::decode(reader.take_body())?;
+        let frame = Frame::decode(frames.read_from(backend).await?)?;
         if let Some(settled) = settle_by(shell, terms.slot(), frame) {
             return Ok(settled);
         }
