@@ -56,6 +56,84 @@ fn reach_it_by_name() {
 }
 
 #[test]
+fn a_broker_that_does_not_run_is_started_once_however_many_ask() {
+    if std::env::var_os(CHILD_VARIABLE).is_some() {
+        return start_it_together();
+    }
+    let world = World::new();
+    world.define("cache", &[]);
+    let outcome = Finished::of(
+        world
+            .command(&std::env::current_exe().unwrap())
+            .args(["--exact", "a_broker_that_does_not_run_is_started_once_however_many_ask", "--nocapture"])
+            .env(CHILD_VARIABLE, "1"),
+    );
+    // It outlives its client.
+    let ended = world.run(&["shutdown", "--instance", "svc:cache"]);
+    assert!(outcome.is_success() && outcome.stdout.contains("1 passed"), "{outcome:?}");
+    assert!(ended.is_success(), "{ended:?}");
+}
+
+fn start_it_together() {
+    // A connector each: they do not know of each other.
+    let connector = || Connector::new(hello()).start_broker(World::program("brokerd")).timeout(PATIENCE);
+    let pid = || pid_behind(&mut blocking::Session::connect(&connector()).unwrap());
+    let pids = std::thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(pid));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert!(pids.iter().all(|pid| *pid == pids[0]), "{pids:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut session = Session::connect(&connector()).await.unwrap();
+        assert_eq!(session.request(LANE, "?pid").await.unwrap(), pids[0].to_string());
+    });
+}
+
+#[test]
+fn a_broker_that_is_started_keeps_no_directory_in_use_and_takes_a_relative_socket() {
+    if std::env::var_os(CHILD_VARIABLE).is_some() {
+        let connector = Connector::new(hello()).broker("run/own.sock").timeout(PATIENCE);
+        drop(blocking::Session::connect(&connector.start_broker(World::program("brokerd"))).unwrap());
+        return;
+    }
+    let world = World::new();
+    world.define("cache", &[]);
+    std::fs::create_dir(world.path("work")).unwrap();
+    let outcome = Finished::of(
+        world
+            .command(&std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "a_broker_that_is_started_keeps_no_directory_in_use_and_takes_a_relative_socket",
+            ])
+            .current_dir(world.path("work"))
+            .env(CHILD_VARIABLE, "1"),
+    );
+    let socket = world.path("work/run/own.sock");
+    let options = ["--socket", socket.to_str().unwrap()];
+    let status = world.run(&[&["status", "--json"][..], &options].concat());
+    let broker = serde_json::from_str::<serde_json::Value>(&status.stdout).unwrap()["broker_pid"].clone();
+    let directory = std::fs::read_link(format!("/proc/{broker}/cwd"));
+    let ended = world.run(&[&["shutdown"][..], &options].concat());
+    assert!(outcome.is_success() && ended.is_success(), "{outcome:?} {ended:?}");
+    assert_eq!(directory.unwrap(), std::path::Path::new("/"));
+}
+
+#[test]
+fn a_broker_that_cannot_be_started_is_an_error_with_the_command() {
+    let world = World::new();
+    let connector = Connector::new(hello()).broker(world.socket()).timeout(PATIENCE);
+    for (program, said) in [("/absent/brokerd", "No such file"), ("/bin/false", "exit status: 1")] {
+        let error = blocking::Session::connect(&connector.clone().start_broker(program)).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, SessionError::NotStarted { .. }), "{text}");
+        let command = format!("`{program} serve --socket {}`", world.socket().display());
+        assert!(text.contains(&command) && text.contains(said), "{text}");
+    }
+}
+
+#[test]
 fn a_backend_that_dies_ends_its_sessions_and_the_next_one_gets_another() {
     let world = World::new();
     world.define("cache", &[]);

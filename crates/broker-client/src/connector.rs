@@ -4,6 +4,7 @@
 //! It dials nothing itself; [`Session`](crate::blocking::Session) and its async twin do, in the same
 //! steps. Invariant: where the environment switches the broker off, nothing is dialled.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use broker_transport::stream::{ConnectError, ConnectErrorKind};
 use thiserror::Error;
 
 use crate::agreement::Agreement;
+use crate::autostart::{self, Started};
 use crate::config::{ConfigError, DISABLE_VARIABLE, broker_is_enabled, round_trip_timeout};
 use crate::conversation::{Conversation, Origin};
 use crate::discovery::{DiscoveryError, broker_of};
@@ -43,6 +45,14 @@ pub enum SessionError {
         command: String,
         /// What became of the attempt.
         source: ConnectError,
+    },
+    /// The broker that was to be [started](Connector::start_broker) was not, or ended at once.
+    #[error("cannot start the broker with `{command}`: {cause}; run it by hand to see what it says")]
+    NotStarted {
+        /// The command.
+        command: String,
+        /// What became of it.
+        cause: String,
     },
     /// The Hello did not end in an agreement.
     #[error(transparent)]
@@ -76,6 +86,7 @@ pub struct Connector {
     broker: Option<PathBuf>,
     timeout: Option<Duration>,
     asks_again: bool,
+    program: Option<PathBuf>,
     memory: Memory,
 }
 
@@ -92,6 +103,7 @@ impl Connector {
             broker: None,
             timeout: None,
             asks_again: true,
+            program: None,
             memory: Memory::default(),
         }
     }
@@ -117,6 +129,16 @@ impl Connector {
         Self { asks_again: false, ..self }
     }
 
+    /// Starts the broker where it does not run: this program, usually `brokerd`, which is looked for in
+    /// `PATH` unless it has a slash. It outlives this process, has its environment, none of its descriptors, and
+    /// writes to no log; connecting waits for it within the [timeout](Self::timeout).
+    ///
+    /// A thread of this process waits for the end of each broker that it has started.
+    #[must_use]
+    pub fn start_broker(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..self }
+    }
+
     pub(crate) const fn hello(&self) -> &Hello {
         &self.hello
     }
@@ -127,7 +149,7 @@ impl Connector {
             return Err(SessionError::Disabled);
         }
         let timeout = self.timeout.map_or_else(round_trip_timeout, Ok)?;
-        Ok(Attempt { connector: self, timeout, limit: Limit::from_now(timeout) })
+        Ok(Attempt { connector: self, timeout, limit: Limit::from_now(timeout), started: None })
     }
 }
 
@@ -136,6 +158,7 @@ pub(crate) struct Attempt<'a> {
     connector: &'a Connector,
     timeout: Duration,
     pub(crate) limit: Limit,
+    started: Option<Started>,
 }
 
 impl Attempt<'_> {
@@ -161,8 +184,39 @@ impl Attempt<'_> {
         }
     }
 
-    /// How long to wait before the broker is asked again; none where its refusal is the last word.
-    pub(crate) fn pause(&self, error: &HelloError) -> Option<Duration> {
+    /// How long to wait before the broker is asked again, after an attempt that failed.
+    ///
+    /// # Errors
+    /// The attempt was the last one.
+    pub(crate) fn recover(&mut self, broker: &Broker, error: HelloError) -> Result<Duration, SessionError> {
+        if let Some(pause) = self.patience(&error) {
+            return Ok(pause);
+        }
+        match (&self.connector.program, error) {
+            (Some(program), error) if is_absent(&error) && self.limit.has_room_for(autostart::PAUSE) => {
+                let failed = |cause: String| SessionError::NotStarted {
+                    command: broker.command(&program.display().to_string()),
+                    cause,
+                };
+                let started = match &mut self.started {
+                    Some(started) => started,
+                    None => {
+                        let started = Started::run(program, &broker.arguments);
+                        self.started.insert(started.map_err(|error| failed(error.to_string()))?)
+                    }
+                };
+                match started.failure() {
+                    Ok(None) => Ok(autostart::PAUSE),
+                    Ok(Some(status)) => Err(failed(format!("it ended at once, {status}"))),
+                    Err(error) => Err(failed(error.to_string())),
+                }
+            }
+            (_, error) => Err(broker.failed(error)),
+        }
+    }
+
+    /// How long a broker that refuses for the moment asks to wait; none where that is the last word.
+    fn patience(&self, error: &HelloError) -> Option<Duration> {
         let HelloError::Refused(refused) = error else { return None };
         let is_worth_it = match refused.kind {
             RefusedKind::RateLimited { .. } | RefusedKind::ShuttingDown { .. } | RefusedKind::FdPressure => {
@@ -183,14 +237,16 @@ impl Attempt<'_> {
     /// The broker to ask.
     pub(crate) fn broker(&self) -> Result<Broker, SessionError> {
         match &self.connector.broker {
-            Some(endpoint) => Ok(Broker {
-                command: format!("brokerd serve --socket {}", endpoint.display()),
-                endpoint: endpoint.clone(),
-            }),
+            Some(endpoint) => {
+                // One that cannot be made absolute is not found either.
+                let socket = std::path::absolute(endpoint).unwrap_or_else(|_| endpoint.clone());
+                let arguments = ["serve".into(), "--socket".into(), socket.into_os_string()];
+                Ok(Broker { arguments, endpoint: endpoint.clone() })
+            }
             None => {
                 let broker = broker_of(self.connector.hello.service())?;
-                let command = format!("brokerd serve --instance {}", broker.instance);
-                Ok(Broker { command, endpoint: broker.endpoint })
+                let arguments = ["serve".into(), "--instance".into(), broker.instance.to_string().into()];
+                Ok(Broker { arguments, endpoint: broker.endpoint })
             }
         }
     }
@@ -215,7 +271,17 @@ impl Attempt<'_> {
 /// A broker, and how to run it where it does not.
 pub(crate) struct Broker {
     endpoint: PathBuf,
-    command: String,
+    arguments: [OsString; 3],
+}
+
+fn is_absent(error: &HelloError) -> bool {
+    matches!(
+        error,
+        HelloError::Exchange(ExchangeError::Connect(ConnectError {
+            kind: ConnectErrorKind::NotFound | ConnectErrorKind::Refused,
+            ..
+        }))
+    )
 }
 
 impl Broker {
@@ -223,12 +289,17 @@ impl Broker {
         &self.endpoint
     }
 
-    pub(crate) fn failed(self, error: HelloError) -> SessionError {
+    fn command(&self, program: &str) -> String {
+        let words = self.arguments.iter().map(|word| word.to_string_lossy());
+        words.fold(program.to_owned(), |command, word| format!("{command} {word}"))
+    }
+
+    fn failed(&self, error: HelloError) -> SessionError {
         match error {
             HelloError::Exchange(ExchangeError::Connect(source))
                 if matches!(source.kind, ConnectErrorKind::NotFound | ConnectErrorKind::Refused) =>
             {
-                SessionError::NoBroker { command: self.command, source }
+                SessionError::NoBroker { command: self.command("brokerd"), source }
             }
             error => SessionError::Hello(error),
         }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod agreement;
+mod autostart;
 pub mod blocking;
 mod config;
 mod connector;

@@ -6,6 +6,8 @@
 mod async_listener;
 #[cfg(feature = "tokio")]
 mod async_stream;
+pub(crate) mod close_from;
+pub(crate) mod detach;
 pub(crate) mod files;
 pub(crate) mod inherited;
 pub(crate) mod limits;

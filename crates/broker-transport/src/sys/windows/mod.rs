@@ -2,6 +2,7 @@
 //!
 //! Invariant: a type that cannot be made here has no value.
 
+pub(crate) mod detach;
 pub(crate) mod files;
 pub(crate) mod identity;
 pub(crate) mod listener;

@@ -9,6 +9,7 @@ use std::mem::zeroed;
 use std::os::fd::AsRawFd;
 use std::ptr::{null, null_mut};
 
+use super::super::super::unix::close_from::close_from;
 use super::super::super::unix::limits::original_limit;
 use super::plan::Plan;
 use crate::process::ParentDeath;
@@ -147,7 +148,7 @@ unsafe fn become_program(prepared: &mut Prepared<'_>) -> Result<std::convert::In
             // The source is numbered above every place; dup2 clears close-on-exec.
             done(libc::dup2(source.as_raw_fd(), place), Stage::Descriptors)?;
         }
-        close_from(prepared.plan.placed.len(), prepared.descriptor_end);
+        close_from(prepared.plan.placed.len() as c_int, prepared.descriptor_end);
         done(libc::chdir(c"/".as_ptr()), Stage::Directory)?;
         if prepared.plan.has_listener {
             write_digits(&mut prepared.listen_pid[LISTEN_PID.len()..], libc::getpid().unsigned_abs());
@@ -204,25 +205,6 @@ unsafe fn die_with_parent(parent: libc::pid_t) -> Result<(), Stage> {
         }
     }
     Ok(())
-}
-
-/// Marks every descriptor from `first` on close-on-exec: the report is still needed until then.
-///
-/// # Safety
-/// As [`run`].
-unsafe fn close_from(first: usize, end: c_int) {
-    // SAFETY: plain system calls; numbers that are not open are refused, which does not matter.
-    unsafe {
-        let first = first as c_int;
-        // Linux 5.11 for the flag.
-        let last = libc::c_uint::MAX;
-        if libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, libc::CLOSE_RANGE_CLOEXEC) == 0 {
-            return;
-        }
-        for descriptor in first..end {
-            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
-        }
-    }
 }
 
 /// Writes a number in decimal, left-aligned; the rest of `room` stays NUL.
