@@ -1,15 +1,14 @@
 //! Process groups (setpgid(2)), and descriptors that are not inherited.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
-use libc::c_int;
-
 use super::super::os;
-use super::close_from::close_from;
+use super::close_from::{close_from, listed_end};
 
 pub(crate) fn isolate(command: &mut Command) -> &mut Command {
-    let end = descriptor_end();
+    let end = listed_end(Path::new(os::OWN_DESCRIPTORS));
     command.process_group(0);
     // SAFETY: the closure runs between fork and exec and calls only what is async-signal-safe. Standard input
     // and output are in place by then, and the pipe on which a failed exec is told stays open until it.
@@ -19,11 +18,4 @@ pub(crate) fn isolate(command: &mut Command) -> &mut Command {
             Ok(())
         })
     }
-}
-
-/// A number that no open descriptor of this process reaches.
-fn descriptor_end() -> c_int {
-    let numbers = std::fs::read_dir(os::OWN_DESCRIPTORS).into_iter().flatten().flatten();
-    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<c_int>().ok());
-    numbers.max().map_or(0, |last| last + 1)
 }

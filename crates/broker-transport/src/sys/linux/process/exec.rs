@@ -9,7 +9,7 @@ use std::mem::zeroed;
 use std::os::fd::AsRawFd;
 use std::ptr::{null, null_mut};
 
-use super::super::super::unix::close_from::close_from;
+use super::super::super::unix::close_from::{close_from, limit_end};
 use super::super::super::unix::limits::original_limit;
 use super::plan::Plan;
 use crate::process::ParentDeath;
@@ -89,7 +89,8 @@ pub(super) fn fork_and_exec(plan: &Plan) -> io::Result<libc::pid_t> {
         listen_pid,
         parent: rustix::process::getpid().as_raw_nonzero().get(),
         limit: original_limit(),
-        descriptor_end: descriptor_end(),
+        // Not what is open now: another thread may open more before the fork.
+        descriptor_end: limit_end(),
     };
     // SAFETY: the child makes only async-signal-safe calls until it executes or exits (below), and
     // the parent goes on as if nothing had happened.
@@ -99,12 +100,6 @@ pub(super) fn fork_and_exec(plan: &Plan) -> io::Result<libc::pid_t> {
         0 => unsafe { run(&mut prepared) },
         pid => Ok(pid),
     }
-}
-
-fn descriptor_end() -> c_int {
-    let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    // Nobody has more open; a larger limit would only make the fallback slow.
-    soft.and_then(|soft| c_int::try_from(soft).ok()).unwrap_or(c_int::MAX).min(1 << 20)
 }
 
 /// Becomes the planned program, or reports and exits.
