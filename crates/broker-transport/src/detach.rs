@@ -1,11 +1,17 @@
 //! Processes that outlive the one that starts them.
+//!
+//! It sets such a process up; whoever starts it waits for its end. Invariant: what this
+//! process does with its signals, and on Unix what it has open, does not reach the other one.
 
 use std::process::{Command, Stdio};
 
-/// Sets a command up to run on its own: without this process's input and output; out of reach of what its
-/// terminal sends to it (a process group of its own, setpgid(2); none of its console on Windows); and without
-/// any other of its descriptors. One that was inherited, such as a build's output or its job tokens, would keep
-/// its reader waiting for as long as the process lives.
+/// Sets a command up to run on its own: without this process's input and output, and out of reach of what its
+/// terminal sends to it (a process group of its own, setpgid(2); none of its console on Windows).
+///
+/// On Unix it gets no other descriptor, and has no signal blocked or ignored, whatever holds for the thread
+/// that starts it. A descriptor that was inherited, such as a build's output or its job tokens, would keep its
+/// reader waiting for as long as the process lives; a blocked SIGTERM would keep the process itself. On Windows
+/// it still inherits the handles that are marked as inheritable, which those of the standard library are not.
 ///
 /// The process still has this one for its parent: somebody has to wait for its end.
 ///

@@ -1,4 +1,7 @@
-//! Process creation flags (CreateProcess). Handles are inherited only where they are marked for it.
+//! Process creation flags (CreateProcess).
+//!
+//! The standard library asks for handles to be inherited whenever it passes standard input and output on, so
+//! a handle that somebody has marked as inheritable is; those that it makes itself are not marked.
 
 use std::os::windows::process::CommandExt;
 use std::process::Command;

@@ -5,12 +5,12 @@
 
 use std::ffi::{c_char, c_int};
 use std::io;
-use std::mem::zeroed;
 use std::os::fd::AsRawFd;
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
 use super::super::super::unix::close_from::{close_from, limit_end};
 use super::super::super::unix::limits::original_limit;
+use super::super::super::unix::signals::{reset_dispositions, unblock_all};
 use super::plan::Plan;
 use crate::process::ParentDeath;
 
@@ -57,7 +57,6 @@ pub(super) const REPORT_LEN: usize = 5;
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 /// Room for the decimal digits of any pid and the NUL.
 const PID_ROOM: usize = 11;
-const SIGNALS: std::ops::RangeInclusive<c_int> = 1..=64;
 
 /// The child's side, with every pointer in place.
 struct Prepared<'a> {
@@ -150,35 +149,11 @@ unsafe fn become_program(prepared: &mut Prepared<'_>) -> Result<std::convert::In
             let free = prepared.envp.len() - 2;
             prepared.envp[free] = prepared.listen_pid.as_ptr().cast();
         }
-        let mut none: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut none);
         // A SIGTERM that came meanwhile, also the one of a dying parent, ends the child here.
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, null_mut());
+        unblock_all();
         libc::execve(prepared.plan.program.as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
     }
     Err(Stage::Exec)
-}
-
-/// Handlers would go with exec anyway, but ignored signals would stay ignored, SIGPIPE among them.
-///
-/// # Safety
-/// As [`run`].
-unsafe fn reset_dispositions() {
-    // SAFETY: a zeroed `sigaction` is one with the default disposition (SIG_DFL is 0), no flags and an
-    // empty mask; the calls are async-signal-safe. SIGKILL and SIGSTOP refuse, rightly. libc refuses
-    // the signals that it keeps for its own threads, but whoever started this process may have ignored
-    // them; the kernel's structure is shorter than the zeroed words that are passed for it.
-    unsafe {
-        let mut default: libc::sigaction = zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        let kernel_default = [0u64; 8];
-        for signal in SIGNALS {
-            if libc::sigaction(signal, &raw const default, null_mut()) == -1 {
-                let no_old = null_mut::<u64>();
-                libc::syscall(libc::SYS_rt_sigaction, signal, &raw const kernel_default, no_old, 8usize);
-            }
-        }
-    }
 }
 
 /// SIGTERM rather than SIGKILL: a backend that outlives its broker by a moment to flush a cache and
