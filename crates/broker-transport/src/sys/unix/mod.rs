@@ -14,6 +14,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
 pub(crate) mod private_dir;
+pub(crate) mod program;
 pub(crate) mod signals;
 mod socket;
 #[cfg(feature = "tokio")]

@@ -71,6 +71,17 @@ pub(crate) mod inherited {
     }
 }
 
+/// Programs by their names.
+pub(crate) mod program {
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    pub(crate) fn find(program: &Path) -> io::Result<PathBuf> {
+        let is_bare = program.parent().is_none_or(|parent| parent.as_os_str().is_empty());
+        if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) }
+    }
+}
+
 /// Private directories.
 pub(crate) mod private_dir {
     use std::io;
