@@ -68,10 +68,7 @@ impl Session {
             let negotiation = Negotiation::new(broker.endpoint(), connector.hello());
             match negotiation.and_then(|negotiation| negotiation.run_blocking(limit)) {
                 Ok(agreement) => break agreement,
-                Err(error) => {
-                    let pause = attempt.recover(&broker, error)?;
-                    std::thread::sleep(pause);
-                }
+                Err(error) => attempt.recover(&broker, error)?.carry_out_blocking()?,
             }
         };
         let dialled = Place::new(Party::Backend, &agreement.backend_pipe).dial_blocking(limit);

@@ -15,7 +15,7 @@ use broker_transport::stream::{ConnectError, ConnectErrorKind};
 use thiserror::Error;
 
 use crate::agreement::Agreement;
-use crate::autostart::{self, Started};
+use crate::autostart::{Autostart, Remedy};
 use crate::config::{ConfigError, DISABLE_VARIABLE, broker_is_enabled, round_trip_timeout};
 use crate::conversation::{Conversation, Origin};
 use crate::discovery::{DiscoveryError, broker_of};
@@ -24,6 +24,7 @@ use crate::link::{ExchangeError, Limit};
 use crate::memory::{Known, Memory};
 use crate::negotiation::HelloError;
 use crate::refused::RefusedKind;
+use crate::start_error::StartError;
 
 /// Why there is no session.
 #[derive(Debug, Error)]
@@ -46,14 +47,9 @@ pub enum SessionError {
         /// What became of the attempt.
         source: ConnectError,
     },
-    /// The broker that was to be [started](Connector::start_broker) was not, or ended at once.
-    #[error("cannot start the broker with `{command}`: {cause}; run it by hand to see what it says")]
-    NotStarted {
-        /// The command.
-        command: String,
-        /// What became of it.
-        cause: String,
-    },
+    /// The broker does not run, and was [started](Connector::start_broker) in vain.
+    #[error(transparent)]
+    NotStarted(#[from] StartError),
     /// The Hello did not end in an agreement.
     #[error(transparent)]
     Hello(HelloError),
@@ -129,9 +125,15 @@ impl Connector {
         Self { asks_again: false, ..self }
     }
 
-    /// Starts the broker where it does not run: this program, usually `brokerd`, which is looked for in
-    /// `PATH` unless it has a slash. It outlives this process, has its environment, none of its descriptors, and
-    /// writes to no log; connecting waits for it within the [timeout](Self::timeout).
+    /// Starts the broker where it does not run: this program, usually `brokerd`. One with a slash is taken from
+    /// the directory that this process is in when it connects; a bare name is looked for in those directories
+    /// of `PATH` that are absolute (on Windows, where the system looks for it).
+    ///
+    /// The broker outlives this process, has its environment, and writes to no log. On Unix it has none of its
+    /// descriptors, and no signal blocked or ignored; on Windows it inherits handles that are marked as
+    /// inheritable. Connecting waits for it within the [timeout](Self::timeout), and meanwhile repeats a start
+    /// that met another broker on its way out. A connection that a broker on its way out has closed without a
+    /// reply is made anew, once.
     ///
     /// A thread of this process waits for the end of each broker that it has started.
     #[must_use]
@@ -149,7 +151,8 @@ impl Connector {
             return Err(SessionError::Disabled);
         }
         let timeout = self.timeout.map_or_else(round_trip_timeout, Ok)?;
-        Ok(Attempt { connector: self, timeout, limit: Limit::from_now(timeout), started: None })
+        let autostart = self.program.clone().map(Autostart::new);
+        Ok(Attempt { connector: self, timeout, limit: Limit::from_now(timeout), autostart })
     }
 }
 
@@ -158,7 +161,7 @@ pub(crate) struct Attempt<'a> {
     connector: &'a Connector,
     timeout: Duration,
     pub(crate) limit: Limit,
-    started: Option<Started>,
+    autostart: Option<Autostart>,
 }
 
 impl Attempt<'_> {
@@ -184,34 +187,17 @@ impl Attempt<'_> {
         }
     }
 
-    /// How long to wait before the broker is asked again, after an attempt that failed.
+    /// What to do before the broker is asked again, after a Hello that failed.
     ///
     /// # Errors
     /// The attempt was the last one.
-    pub(crate) fn recover(&mut self, broker: &Broker, error: HelloError) -> Result<Duration, SessionError> {
+    pub(crate) fn recover(&mut self, broker: &Broker, error: HelloError) -> Result<Remedy<'_>, SessionError> {
         if let Some(pause) = self.patience(&error) {
-            return Ok(pause);
+            return Ok(Remedy::Wait(pause));
         }
-        match (&self.connector.program, error) {
-            (Some(program), error) if is_absent(&error) && self.limit.has_room_for(autostart::PAUSE) => {
-                let failed = |cause: String| SessionError::NotStarted {
-                    command: broker.command(&program.display().to_string()),
-                    cause,
-                };
-                let started = match &mut self.started {
-                    Some(started) => started,
-                    None => {
-                        let started = Started::run(program, &broker.arguments);
-                        self.started.insert(started.map_err(|error| failed(error.to_string()))?)
-                    }
-                };
-                match started.failure() {
-                    Ok(None) => Ok(autostart::PAUSE),
-                    Ok(Some(status)) => Err(failed(format!("it ended at once, {status}"))),
-                    Err(error) => Err(failed(error.to_string())),
-                }
-            }
-            (_, error) => Err(broker.failed(error)),
+        match &mut self.autostart {
+            Some(autostart) => autostart.recover(broker, error, self.limit),
+            None => Err(broker.failed(error)),
         }
     }
 
@@ -274,32 +260,27 @@ pub(crate) struct Broker {
     arguments: [OsString; 3],
 }
 
-fn is_absent(error: &HelloError) -> bool {
-    matches!(
-        error,
-        HelloError::Exchange(ExchangeError::Connect(ConnectError {
-            kind: ConnectErrorKind::NotFound | ConnectErrorKind::Refused,
-            ..
-        }))
-    )
-}
-
 impl Broker {
     pub(crate) fn endpoint(&self) -> &Path {
         &self.endpoint
     }
 
-    fn command(&self, program: &str) -> String {
-        let words = self.arguments.iter().map(|word| word.to_string_lossy());
-        words.fold(program.to_owned(), |command, word| format!("{command} {word}"))
+    /// What to call its program with.
+    pub(crate) const fn arguments(&self) -> &[OsString] {
+        &self.arguments
     }
 
-    fn failed(&self, error: HelloError) -> SessionError {
+    fn command(&self) -> String {
+        let words = self.arguments.iter().map(|word| word.to_string_lossy());
+        words.fold("brokerd".to_owned(), |command, word| format!("{command} {word}"))
+    }
+
+    pub(crate) fn failed(&self, error: HelloError) -> SessionError {
         match error {
             HelloError::Exchange(ExchangeError::Connect(source))
                 if matches!(source.kind, ConnectErrorKind::NotFound | ConnectErrorKind::Refused) =>
             {
-                SessionError::NoBroker { command: self.command("brokerd"), source }
+                SessionError::NoBroker { command: self.command(), source }
             }
             error => SessionError::Hello(error),
         }

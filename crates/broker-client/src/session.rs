@@ -47,10 +47,7 @@ impl Session {
             };
             match agreement {
                 Ok(agreement) => break agreement,
-                Err(error) => {
-                    let pause = attempt.recover(&broker, error)?;
-                    tokio::time::sleep(pause).await;
-                }
+                Err(error) => attempt.recover(&broker, error)?.carry_out(&broker, limit).await?,
             }
         };
         let place = Place::new(Party::Backend, &agreement.backend_pipe);
