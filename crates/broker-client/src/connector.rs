@@ -118,8 +118,9 @@ impl Connector {
     }
 
     /// Gives a refusal back at once. Where this is not called, a broker that asks for patience (too many
-    /// Hellos, a shutdown, too few descriptors) is asked again after the time that it names, as long as that
-    /// is within the [timeout](Self::timeout).
+    /// Hellos, too many starts of a backend that failed, a shutdown, too few descriptors) is asked again after
+    /// the time that it names, as long as that is within the [timeout](Self::timeout). After failed starts that
+    /// is up to 30 s: whoever would rather hear at once that a backend does not come up calls this.
     #[must_use]
     pub fn without_retry(self) -> Self {
         Self { asks_again: false, ..self }
