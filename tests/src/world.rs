@@ -60,6 +60,16 @@ impl World {
         command
     }
 
+    /// Makes a program of these commands of sh(1). Another process writes it: a program that is open for
+    /// writing, also in what another test has just forked, cannot be executed.
+    pub fn script(&self, below: &str, commands: &str) -> PathBuf {
+        let path = self.path(below);
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 700 "$2""#;
+        let written = Command::new("/bin/sh").args(["-c", write, "sh", commands]).arg(&path).status();
+        assert!(written.unwrap().success());
+        path
+    }
+
     /// `brokerd` with these arguments.
     pub fn brokerd(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&Self::program("brokerd"));

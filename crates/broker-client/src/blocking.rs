@@ -55,7 +55,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`].
     pub fn connect(connector: &Connector) -> Result<Self, SessionError> {
-        let attempt = connector.begin()?;
+        let mut attempt = connector.begin()?;
         let limit = attempt.limit;
         if let Some(known) = attempt.known() {
             let dialled = known.place().dial_blocking(limit.share(KNOWN_DIAL_LIMIT));
@@ -68,10 +68,7 @@ impl Session {
             let negotiation = Negotiation::new(broker.endpoint(), connector.hello());
             match negotiation.and_then(|negotiation| negotiation.run_blocking(limit)) {
                 Ok(agreement) => break agreement,
-                Err(error) => match attempt.pause(&error) {
-                    Some(pause) => std::thread::sleep(pause),
-                    None => return Err(broker.failed(error)),
-                },
+                Err(error) => attempt.recover(&broker, error)?.carry_out_blocking()?,
             }
         };
         let dialled = Place::new(Party::Backend, &agreement.backend_pipe).dial_blocking(limit);

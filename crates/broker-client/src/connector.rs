@@ -4,6 +4,7 @@
 //! It dials nothing itself; [`Session`](crate::blocking::Session) and its async twin do, in the same
 //! steps. Invariant: where the environment switches the broker off, nothing is dialled.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +15,7 @@ use broker_transport::stream::{ConnectError, ConnectErrorKind};
 use thiserror::Error;
 
 use crate::agreement::Agreement;
+use crate::autostart::{Autostart, Remedy};
 use crate::config::{ConfigError, DISABLE_VARIABLE, broker_is_enabled, round_trip_timeout};
 use crate::conversation::{Conversation, Origin};
 use crate::discovery::{DiscoveryError, broker_of};
@@ -23,6 +25,7 @@ use crate::link::{ExchangeError, Limit};
 use crate::memory::{Known, Memory};
 use crate::negotiation::HelloError;
 use crate::refused::RefusedKind;
+use crate::start_error::StartError;
 
 /// Why there is no session.
 #[derive(Debug, Error)]
@@ -45,6 +48,9 @@ pub enum SessionError {
         /// What became of the attempt.
         source: ConnectError,
     },
+    /// The broker does not run, and was [started](Connector::start_broker) in vain.
+    #[error(transparent)]
+    NotStarted(#[from] StartError),
     /// The Hello did not end in an agreement.
     #[error(transparent)]
     Hello(HelloError),
@@ -77,6 +83,7 @@ pub struct Connector {
     broker: Option<PathBuf>,
     timeout: Option<Duration>,
     asks_again: bool,
+    program: Option<PathBuf>,
     memory: Memory,
     disk_cache: Option<DiskCache>,
 }
@@ -94,6 +101,7 @@ impl Connector {
             broker: None,
             timeout: None,
             asks_again: true,
+            program: None,
             memory: Memory::default(),
             disk_cache: None,
         }
@@ -113,8 +121,9 @@ impl Connector {
     }
 
     /// Gives a refusal back at once. Where this is not called, a broker that asks for patience (too many
-    /// Hellos, a shutdown, too few descriptors) is asked again after the time that it names, as long as that
-    /// is within the [timeout](Self::timeout).
+    /// Hellos, too many starts of a backend that failed, a shutdown, too few descriptors) is asked again after
+    /// the time that it names, as long as that is within the [timeout](Self::timeout). After failed starts that
+    /// is up to 30 s: whoever would rather hear at once that a backend does not come up calls this.
     #[must_use]
     pub fn without_retry(self) -> Self {
         Self { asks_again: false, ..self }
@@ -141,6 +150,22 @@ impl Connector {
         Self { disk_cache: Some(DiskCache::In(dir.into())), ..self }
     }
 
+    /// Starts the broker where it does not run: this program, usually `brokerd`. One with a slash is taken from
+    /// the directory that this process is in when it connects; a bare name is looked for in those directories
+    /// of `PATH` that are absolute (on Windows, where the system looks for it).
+    ///
+    /// The broker outlives this process, has its environment, and writes to no log. On Unix it has none of its
+    /// descriptors, and no signal blocked or ignored; on Windows it inherits handles that are marked as
+    /// inheritable. Connecting waits for it within the [timeout](Self::timeout), and meanwhile repeats a start
+    /// that met another broker on its way out. A connection that a broker on its way out has closed without a
+    /// reply is made anew, once.
+    ///
+    /// A thread of this process waits for the end of each broker that it has started.
+    #[must_use]
+    pub fn start_broker(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..self }
+    }
+
     pub(crate) const fn hello(&self) -> &Hello {
         &self.hello
     }
@@ -154,7 +179,8 @@ impl Connector {
         let cache = self.disk_cache.as_ref();
         let disk = cache.and_then(|cache| cache.slot(self.broker.as_deref(), &self.hello));
         let memory = self.memory.backed_by(disk);
-        Ok(Attempt { connector: self, memory, timeout, limit: Limit::from_now(timeout) })
+        let autostart = self.program.clone().map(Autostart::new);
+        Ok(Attempt { connector: self, memory, timeout, limit: Limit::from_now(timeout), autostart })
     }
 }
 
@@ -164,6 +190,7 @@ pub(crate) struct Attempt<'a> {
     memory: Memory,
     timeout: Duration,
     pub(crate) limit: Limit,
+    autostart: Option<Autostart>,
 }
 
 impl Attempt<'_> {
@@ -191,8 +218,22 @@ impl Attempt<'_> {
         }
     }
 
-    /// How long to wait before the broker is asked again; none where its refusal is the last word.
-    pub(crate) fn pause(&self, error: &HelloError) -> Option<Duration> {
+    /// What to do before the broker is asked again, after a Hello that failed.
+    ///
+    /// # Errors
+    /// The attempt was the last one.
+    pub(crate) fn recover(&mut self, broker: &Broker, error: HelloError) -> Result<Remedy<'_>, SessionError> {
+        if let Some(pause) = self.patience(&error) {
+            return Ok(Remedy::Wait(pause));
+        }
+        match &mut self.autostart {
+            Some(autostart) => autostart.recover(broker, error, self.limit),
+            None => Err(broker.failed(error)),
+        }
+    }
+
+    /// How long a broker that refuses for the moment asks to wait; none where that is the last word.
+    fn patience(&self, error: &HelloError) -> Option<Duration> {
         let HelloError::Refused(refused) = error else { return None };
         let is_worth_it = match refused.kind {
             RefusedKind::RateLimited { .. } | RefusedKind::ShuttingDown { .. } | RefusedKind::FdPressure => {
@@ -213,14 +254,16 @@ impl Attempt<'_> {
     /// The broker to ask.
     pub(crate) fn broker(&self) -> Result<Broker, SessionError> {
         match &self.connector.broker {
-            Some(endpoint) => Ok(Broker {
-                command: format!("brokerd serve --socket {}", endpoint.display()),
-                endpoint: endpoint.clone(),
-            }),
+            Some(endpoint) => {
+                // One that cannot be made absolute is not found either.
+                let socket = std::path::absolute(endpoint).unwrap_or_else(|_| endpoint.clone());
+                let arguments = ["serve".into(), "--socket".into(), socket.into_os_string()];
+                Ok(Broker { arguments, endpoint: endpoint.clone() })
+            }
             None => {
                 let broker = broker_of(self.connector.hello.service())?;
-                let command = format!("brokerd serve --instance {}", broker.instance);
-                Ok(Broker { command, endpoint: broker.endpoint })
+                let arguments = ["serve".into(), "--instance".into(), broker.instance.to_string().into()];
+                Ok(Broker { arguments, endpoint: broker.endpoint })
             }
         }
     }
@@ -249,7 +292,7 @@ impl Attempt<'_> {
 /// A broker, and how to run it where it does not.
 pub(crate) struct Broker {
     endpoint: PathBuf,
-    command: String,
+    arguments: [OsString; 3],
 }
 
 impl Broker {
@@ -257,12 +300,22 @@ impl Broker {
         &self.endpoint
     }
 
-    pub(crate) fn failed(self, error: HelloError) -> SessionError {
+    /// What to call its program with.
+    pub(crate) const fn arguments(&self) -> &[OsString] {
+        &self.arguments
+    }
+
+    fn command(&self) -> String {
+        let words = self.arguments.iter().map(|word| word.to_string_lossy());
+        words.fold("brokerd".to_owned(), |command, word| format!("{command} {word}"))
+    }
+
+    pub(crate) fn failed(&self, error: HelloError) -> SessionError {
         match error {
             HelloError::Exchange(ExchangeError::Connect(source))
                 if matches!(source.kind, ConnectErrorKind::NotFound | ConnectErrorKind::Refused) =>
             {
-                SessionError::NoBroker { command: self.command, source }
+                SessionError::NoBroker { command: self.command(), source }
             }
             error => SessionError::Hello(error),
         }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod agreement;
+mod autostart;
 pub mod blocking;
 mod config;
 mod connector;
@@ -18,6 +19,8 @@ mod refused;
 mod reply;
 #[cfg(feature = "tokio")]
 mod session;
+mod start_error;
+mod started;
 
 pub use admin::AdminError;
 #[cfg(feature = "tokio")]
@@ -39,6 +42,7 @@ pub use refused::{Refused, RefusedKind};
 pub use reply::{ProtocolError, ReplyFault};
 #[cfg(feature = "tokio")]
 pub use session::Session;
+pub use start_error::{KnownEnd, StartError, StartFault};
 
 pub use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
 pub use broker_protocol::{

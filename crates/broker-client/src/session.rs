@@ -31,7 +31,7 @@ impl Session {
     /// # Errors
     /// [`SessionError`].
     pub async fn connect(connector: &Connector) -> Result<Self, SessionError> {
-        let attempt = connector.begin()?;
+        let mut attempt = connector.begin()?;
         let limit = attempt.limit;
         if let Some(known) = attempt.known() {
             let dialled = limit.share(KNOWN_DIAL_LIMIT).bound(known.place(), known.place().dial()).await;
@@ -47,10 +47,7 @@ impl Session {
             };
             match agreement {
                 Ok(agreement) => break agreement,
-                Err(error) => match attempt.pause(&error) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(broker.failed(error)),
-                },
+                Err(error) => attempt.recover(&broker, error)?.carry_out(&broker, limit).await?,
             }
         };
         let place = Place::new(Party::Backend, &agreement.backend_pipe);

@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod descriptor;
+pub mod detach;
 pub mod endpoint;
 pub mod fd_passing;
 pub mod files;

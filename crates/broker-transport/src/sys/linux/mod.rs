@@ -13,7 +13,9 @@ pub(crate) use self::network_fs::network_filesystem;
 #[cfg(feature = "tokio")]
 pub(crate) use super::unix::stop_requests;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
-pub(crate) use super::unix::{files, inherited, limits, listener, lock, private_dir, stream};
+pub(crate) use super::unix::{
+    detach, files, inherited, limits, listener, lock, private_dir, program, stream,
+};
 use crate::endpoint::Platform;
 
 pub(crate) const PLATFORM: Platform = Platform::Linux;

@@ -6,12 +6,16 @@
 mod async_listener;
 #[cfg(feature = "tokio")]
 mod async_stream;
+pub(crate) mod close_from;
+pub(crate) mod detach;
 pub(crate) mod files;
 pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
 pub(crate) mod private_dir;
+pub(crate) mod program;
+pub(crate) mod signals;
 mod socket;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a type that cannot be made here has no value.
 
+pub(crate) mod detach;
 pub(crate) mod files;
 pub(crate) mod identity;
 pub(crate) mod listener;
@@ -78,6 +79,17 @@ pub(crate) mod inherited {
     pub(crate) fn take_parent_stream(passed: PassedStream) -> Result<OwnedDescriptor, ActivationError> {
         let found = "a platform where that is not implemented";
         Err(ActivationError::NotTheParents { descriptor: passed.number().into(), found })
+    }
+}
+
+/// Programs by their names.
+pub(crate) mod program {
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    pub(crate) fn find(program: &Path) -> io::Result<PathBuf> {
+        let is_bare = program.parent().is_none_or(|parent| parent.as_os_str().is_empty());
+        if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) }
     }
 }
 

@@ -5,11 +5,12 @@
 
 use std::ffi::{c_char, c_int};
 use std::io;
-use std::mem::zeroed;
 use std::os::fd::AsRawFd;
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
+use super::super::super::unix::close_from::{close_from, limit_end};
 use super::super::super::unix::limits::original_limit;
+use super::super::super::unix::signals::{reset_dispositions, unblock_all};
 use super::plan::Plan;
 use crate::process::ParentDeath;
 
@@ -56,7 +57,6 @@ pub(super) const REPORT_LEN: usize = 5;
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 /// Room for the decimal digits of any pid and the NUL.
 const PID_ROOM: usize = 11;
-const SIGNALS: std::ops::RangeInclusive<c_int> = 1..=64;
 
 /// The child's side, with every pointer in place.
 struct Prepared<'a> {
@@ -88,7 +88,8 @@ pub(super) fn fork_and_exec(plan: &Plan) -> io::Result<libc::pid_t> {
         listen_pid,
         parent: rustix::process::getpid().as_raw_nonzero().get(),
         limit: original_limit(),
-        descriptor_end: descriptor_end(),
+        // Not what is open now: another thread may open more before the fork.
+        descriptor_end: limit_end(),
     };
     // SAFETY: the child makes only async-signal-safe calls until it executes or exits (below), and
     // the parent goes on as if nothing had happened.
@@ -98,12 +99,6 @@ pub(super) fn fork_and_exec(plan: &Plan) -> io::Result<libc::pid_t> {
         0 => unsafe { run(&mut prepared) },
         pid => Ok(pid),
     }
-}
-
-fn descriptor_end() -> c_int {
-    let soft = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    // Nobody has more open; a larger limit would only make the fallback slow.
-    soft.and_then(|soft| c_int::try_from(soft).ok()).unwrap_or(c_int::MAX).min(1 << 20)
 }
 
 /// Becomes the planned program, or reports and exits.
@@ -147,42 +142,18 @@ unsafe fn become_program(prepared: &mut Prepared<'_>) -> Result<std::convert::In
             // The source is numbered above every place; dup2 clears close-on-exec.
             done(libc::dup2(source.as_raw_fd(), place), Stage::Descriptors)?;
         }
-        close_from(prepared.plan.placed.len(), prepared.descriptor_end);
+        close_from(prepared.plan.placed.len() as c_int, prepared.descriptor_end);
         done(libc::chdir(c"/".as_ptr()), Stage::Directory)?;
         if prepared.plan.has_listener {
             write_digits(&mut prepared.listen_pid[LISTEN_PID.len()..], libc::getpid().unsigned_abs());
             let free = prepared.envp.len() - 2;
             prepared.envp[free] = prepared.listen_pid.as_ptr().cast();
         }
-        let mut none: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut none);
         // A SIGTERM that came meanwhile, also the one of a dying parent, ends the child here.
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, null_mut());
+        unblock_all();
         libc::execve(prepared.plan.program.as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
     }
     Err(Stage::Exec)
-}
-
-/// Handlers would go with exec anyway, but ignored signals would stay ignored, SIGPIPE among them.
-///
-/// # Safety
-/// As [`run`].
-unsafe fn reset_dispositions() {
-    // SAFETY: a zeroed `sigaction` is one with the default disposition (SIG_DFL is 0), no flags and an
-    // empty mask; the calls are async-signal-safe. SIGKILL and SIGSTOP refuse, rightly. libc refuses
-    // the signals that it keeps for its own threads, but whoever started this process may have ignored
-    // them; the kernel's structure is shorter than the zeroed words that are passed for it.
-    unsafe {
-        let mut default: libc::sigaction = zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
-        let kernel_default = [0u64; 8];
-        for signal in SIGNALS {
-            if libc::sigaction(signal, &raw const default, null_mut()) == -1 {
-                let no_old = null_mut::<u64>();
-                libc::syscall(libc::SYS_rt_sigaction, signal, &raw const kernel_default, no_old, 8usize);
-            }
-        }
-    }
 }
 
 /// SIGTERM rather than SIGKILL: a backend that outlives its broker by a moment to flush a cache and
@@ -204,25 +175,6 @@ unsafe fn die_with_parent(parent: libc::pid_t) -> Result<(), Stage> {
         }
     }
     Ok(())
-}
-
-/// Marks every descriptor from `first` on close-on-exec: the report is still needed until then.
-///
-/// # Safety
-/// As [`run`].
-unsafe fn close_from(first: usize, end: c_int) {
-    // SAFETY: plain system calls; numbers that are not open are refused, which does not matter.
-    unsafe {
-        let first = first as c_int;
-        // Linux 5.11 for the flag.
-        let last = libc::c_uint::MAX;
-        if libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, libc::CLOSE_RANGE_CLOEXEC) == 0 {
-            return;
-        }
-        for descriptor in first..end {
-            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
-        }
-    }
 }
 
 /// Writes a number in decimal, left-aligned; the rest of `room` stays NUL.

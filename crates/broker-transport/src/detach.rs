@@ -1,0 +1,54 @@
+//! Processes that outlive the one that starts them.
+//!
+//! It sets such a process up and finds its program; whoever starts it waits for its end. Invariant: what this
+//! process does with its signals, and on Unix what it has open, does not reach the other one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Sets a command up to run on its own: without this process's input and output, and out of reach of what its
+/// terminal sends to it (a process group of its own, setpgid(2); none of its console on Windows).
+///
+/// On Unix it gets no other descriptor, and has no signal blocked or ignored, whatever holds for the thread
+/// that starts it. A descriptor that was inherited, such as a build's output or its job tokens, would keep its
+/// reader waiting for as long as the process lives; a blocked SIGTERM would keep the process itself. On Windows
+/// it still inherits the handles that are marked as inheritable, which those of the standard library are not.
+///
+/// The process still has this one for its parent: somebody has to wait for its end. Where SIGCHLD is ignored,
+/// the standard library panics over a program that cannot be executed, so [find](find_program) it first.
+///
+/// ```
+/// # #[cfg(unix)] {
+/// let mut command = std::process::Command::new("true");
+/// let mut child = broker_transport::detach::detached(&mut command).spawn()?;
+/// assert!(child.wait()?.success());
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn detached(command: &mut Command) -> &mut Command {
+    crate::sys::detach::isolate(command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
+/// The absolute path of a program, so that it means the same in whatever directory the program is to run.
+///
+/// One with a slash is taken from the current directory. A bare name is looked for in `PATH`, of which only
+/// the absolute directories count: what runs for long is not to depend on where somebody happened to be. On
+/// Windows a bare name is given back as it is, as the system has rules of its own for it.
+///
+/// # Errors
+/// [`NotFound`](io::ErrorKind::NotFound), or
+/// [`PermissionDenied`](io::ErrorKind::PermissionDenied) for what is no file that this user may execute.
+///
+/// ```
+/// # #[cfg(unix)] {
+/// use broker_transport::detach::find_program;
+///
+/// assert!(find_program("sh".as_ref())?.is_absolute());
+/// assert!(find_program("/absent/sh".as_ref()).is_err());
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn find_program(program: &Path) -> io::Result<PathBuf> {
+    crate::sys::program::find(program)
+}

@@ -1,0 +1,62 @@
+//! Signals, as a program expects to find them when it begins: none ignored, none blocked.
+//!
+//! Both outlive exec, unlike handlers. Invariant: nothing here allocates, locks or returns an error, so it
+//! may run between fork and exec (signal-safety(7)).
+
+use std::ffi::c_int;
+use std::mem::zeroed;
+use std::ptr::null_mut;
+
+/// The real-time signals of Linux included; other systems have fewer, and refuse the rest.
+const SIGNALS: std::ops::RangeInclusive<c_int> = 1..=64;
+
+/// Gives every signal its default effect, SIGPIPE among them.
+///
+/// # Safety
+/// Only in a child between fork and exec: it takes the handlers of whatever else runs in this process.
+pub(crate) unsafe fn reset_dispositions() {
+    // SAFETY: a zeroed `sigaction` is one with the default disposition (SIG_DFL is 0), no flags and an
+    // empty mask; the calls are async-signal-safe. SIGKILL and SIGSTOP refuse, rightly.
+    unsafe {
+        let mut default: libc::sigaction = zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        for signal in SIGNALS {
+            if libc::sigaction(signal, &raw const default, null_mut()) == -1 {
+                reset_reserved(signal);
+            }
+        }
+    }
+}
+
+/// libc refuses the signals that it keeps for its own threads, but whoever started this process may have
+/// ignored them.
+///
+/// # Safety
+/// As [`reset_dispositions`].
+#[cfg(target_os = "linux")]
+unsafe fn reset_reserved(signal: c_int) {
+    // The kernel's structure is shorter than these words, and all zero for the default.
+    let default = [0u64; 8];
+    // SAFETY: `default` is valid to read for longer than the kernel reads, and no old value is asked for.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, null_mut::<u64>(), 8usize);
+    }
+}
+
+/// # Safety
+/// None is needed: nothing is reserved here.
+#[cfg(not(target_os = "linux"))]
+unsafe fn reset_reserved(_signal: c_int) {}
+
+/// Lets every signal through. One that came meanwhile takes effect here.
+///
+/// # Safety
+/// Only in a child between fork and exec, after [`reset_dispositions`]: a handler of its parent's would run.
+pub(crate) unsafe fn unblock_all() {
+    // SAFETY: `none` is a set that lives through the call; no old one is asked for.
+    unsafe {
+        let mut none: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, null_mut());
+    }
+}
