@@ -68,13 +68,13 @@ impl<'a> Inquiry<'a> {
     /// Makes it.
     #[cfg(feature = "tokio")]
     async fn run(&self) -> Result<AdminReply, AdminError> {
-        let reply = self.exchange.run::<AdminError>(self.limit).await?;
+        let (reply, _) = self.exchange.run::<AdminError>(self.limit).await?;
         self.conclude(reply)
     }
 
     /// Makes it, and waits in this thread.
     pub(crate) fn run_blocking(&self) -> Result<AdminReply, AdminError> {
-        let reply = self.exchange.run_blocking::<AdminError>(self.limit)?;
+        let (reply, _) = self.exchange.run_blocking::<AdminError>(self.limit)?;
         self.conclude(reply)
     }
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use broker_transport::endpoint::lock_path;
 use broker_transport::stream::{ConnectError, ConnectErrorKind};
 
-use crate::connector::{Broker, SessionError};
+use crate::attempt::Broker;
+use crate::connector::SessionError;
 use crate::link::{ExchangeError, Limit};
 #[cfg(feature = "tokio")]
 use crate::link::{Party, Place};

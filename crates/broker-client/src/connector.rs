@@ -4,27 +4,22 @@
 //! It dials nothing itself; [`Session`](crate::blocking::Session) and its async twin do, in the same
 //! steps. Invariant: where the environment switches the broker off, nothing is dialled.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use broker_protocol::Capabilities;
-use broker_transport::peer::PeerCredentials;
 use broker_transport::stream::{ConnectError, ConnectErrorKind};
 use thiserror::Error;
 
-use crate::agreement::Agreement;
-use crate::autostart::{Autostart, Remedy};
+use crate::attempt::{Attempt, Patience};
+use crate::autostart::Autostart;
 use crate::config::{ConfigError, DISABLE_VARIABLE, broker_is_enabled, round_trip_timeout};
-use crate::conversation::{Conversation, Origin};
-use crate::discovery::{DiscoveryError, broker_of};
-use crate::disk_cache::{DiskCache, Moment};
+use crate::discovery::DiscoveryError;
+use crate::disk_cache::DiskCache;
 use crate::hello::Hello;
-use crate::link::{ExchangeError, Limit};
-use crate::memory::{Known, Memory};
+use crate::link::ExchangeError;
+use crate::memory::Memory;
 use crate::negotiation::HelloError;
-use crate::refused::RefusedKind;
 use crate::start_error::StartError;
 
 /// Why there is no session.
@@ -92,7 +87,7 @@ impl Connector {
     /// Reaches the service and version that `hello` asks for, through the broker that the service's
     /// definition names.
     ///
-    /// A session dials the backend itself, so the offers of a handoff in `hello` are left out.
+    /// The offers of a handoff in `hello` are left out: [`with_handoff`](Self::with_handoff) makes them.
     pub fn new(hello: Hello) -> Self {
         let handoff = Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA;
         let rest = hello.offered() - handoff;
@@ -111,6 +106,17 @@ impl Connector {
     #[must_use]
     pub fn broker(self, endpoint: impl Into<PathBuf>) -> Self {
         Self { broker: Some(endpoint.into()), memory: Memory::default(), ..self }
+    }
+
+    /// Takes over the connection to the broker where the broker passes it to the backend, instead of dialling
+    /// that anew. Where nothing comes of it, the backend is dialled as ever.
+    ///
+    /// A session whose connection was passed on leaves nothing to remember, as nobody was dialled: the next
+    /// one asks the broker again.
+    #[must_use]
+    pub fn with_handoff(self) -> Self {
+        let offered = self.hello.offered() | Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA;
+        Self { hello: self.hello.capabilities(offered), ..self }
     }
 
     /// How long connecting may take, from the Hello to the open session, and how long each request
@@ -166,10 +172,6 @@ impl Connector {
         Self { program: Some(program.into()), ..self }
     }
 
-    pub(crate) const fn hello(&self) -> &Hello {
-        &self.hello
-    }
-
     /// Begins to connect.
     pub(crate) fn begin(&self) -> Result<Attempt<'_>, SessionError> {
         if !broker_is_enabled()? {
@@ -180,144 +182,8 @@ impl Connector {
         let disk = cache.and_then(|cache| cache.slot(self.broker.as_deref(), &self.hello));
         let memory = self.memory.backed_by(disk);
         let autostart = self.program.clone().map(Autostart::new);
-        Ok(Attempt { connector: self, memory, timeout, limit: Limit::from_now(timeout), autostart })
-    }
-}
-
-/// One attempt to connect.
-pub(crate) struct Attempt<'a> {
-    connector: &'a Connector,
-    memory: Memory,
-    timeout: Duration,
-    pub(crate) limit: Limit,
-    autostart: Option<Autostart>,
-}
-
-impl Attempt<'_> {
-    /// Where to try first.
-    pub(crate) fn known(&self) -> Option<Known> {
-        let here = self.memory.recall(Instant::now());
-        here.or_else(|| self.memory.disk()?.recall(Moment::now()))
-    }
-
-    /// The conversation with a backend that was known, if it is the one that has been dialled.
-    pub(crate) fn resume<S>(
-        &self,
-        known: &Known,
-        dialled: Result<(S, PeerCredentials), ExchangeError>,
-    ) -> Option<(S, Conversation)> {
-        match dialled {
-            Ok((stream, listener)) if known.is_served_by(listener) => {
-                self.memory.keep(known);
-                Some((stream, self.conversation(Arc::clone(known.agreement()), known.origin())))
-            }
-            Ok(_) | Err(_) => {
-                self.memory.forget(known.agreement());
-                None
-            }
-        }
-    }
-
-    /// What to do before the broker is asked again, after a Hello that failed.
-    ///
-    /// # Errors
-    /// The attempt was the last one.
-    pub(crate) fn recover(&mut self, broker: &Broker, error: HelloError) -> Result<Remedy<'_>, SessionError> {
-        if let Some(pause) = self.patience(&error) {
-            return Ok(Remedy::Wait(pause));
-        }
-        match &mut self.autostart {
-            Some(autostart) => autostart.recover(broker, error, self.limit),
-            None => Err(broker.failed(error)),
-        }
-    }
-
-    /// How long a broker that refuses for the moment asks to wait; none where that is the last word.
-    fn patience(&self, error: &HelloError) -> Option<Duration> {
-        let HelloError::Refused(refused) = error else { return None };
-        let is_worth_it = match refused.kind {
-            RefusedKind::RateLimited { .. } | RefusedKind::ShuttingDown { .. } | RefusedKind::FdPressure => {
-                true
-            }
-            RefusedKind::VersionUnsupported
-            | RefusedKind::VersionBlocked
-            | RefusedKind::ServiceUnknown
-            | RefusedKind::SpawnFailed
-            | RefusedKind::PeerRejected
-            | RefusedKind::Internal
-            | RefusedKind::Other(_) => false,
-        };
-        let pause = refused.retry_after.filter(|_| is_worth_it && self.connector.asks_again)?;
-        self.limit.has_room_for(pause).then_some(pause)
-    }
-
-    /// The broker to ask.
-    pub(crate) fn broker(&self) -> Result<Broker, SessionError> {
-        match &self.connector.broker {
-            Some(endpoint) => {
-                // One that cannot be made absolute is not found either.
-                let socket = std::path::absolute(endpoint).unwrap_or_else(|_| endpoint.clone());
-                let arguments = ["serve".into(), "--socket".into(), socket.into_os_string()];
-                Ok(Broker { arguments, endpoint: endpoint.clone() })
-            }
-            None => {
-                let broker = broker_of(self.connector.hello.service())?;
-                let arguments = ["serve".into(), "--instance".into(), broker.instance.to_string().into()];
-                Ok(Broker { arguments, endpoint: broker.endpoint })
-            }
-        }
-    }
-
-    /// The conversation with a backend that was agreed upon, which is remembered.
-    pub(crate) fn start<S>(
-        &self,
-        agreement: Agreement,
-        dialled: Result<(S, PeerCredentials), ExchangeError>,
-    ) -> Result<(S, Conversation), SessionError> {
-        let (stream, listener) = dialled.map_err(SessionError::Backend)?;
-        let agreement = Arc::new(agreement);
-        let known = Known::new(&agreement, listener, Instant::now());
-        if let (Some(disk), Some(known)) = (self.memory.disk(), &known) {
-            disk.remember(known, SystemTime::now());
-        }
-        self.memory.remember(known);
-        Ok((stream, self.conversation(agreement, Origin::Broker)))
-    }
-
-    fn conversation(&self, agreement: Arc<Agreement>, origin: Origin) -> Conversation {
-        Conversation::new(agreement, origin, self.memory.clone(), self.timeout)
-    }
-}
-
-/// A broker, and how to run it where it does not.
-pub(crate) struct Broker {
-    endpoint: PathBuf,
-    arguments: [OsString; 3],
-}
-
-impl Broker {
-    pub(crate) fn endpoint(&self) -> &Path {
-        &self.endpoint
-    }
-
-    /// What to call its program with.
-    pub(crate) const fn arguments(&self) -> &[OsString] {
-        &self.arguments
-    }
-
-    fn command(&self) -> String {
-        let words = self.arguments.iter().map(|word| word.to_string_lossy());
-        words.fold("brokerd".to_owned(), |command, word| format!("{command} {word}"))
-    }
-
-    pub(crate) fn failed(&self, error: HelloError) -> SessionError {
-        match error {
-            HelloError::Exchange(ExchangeError::Connect(source))
-                if matches!(source.kind, ConnectErrorKind::NotFound | ConnectErrorKind::Refused) =>
-            {
-                SessionError::NoBroker { command: self.command(), source }
-            }
-            error => SessionError::Hello(error),
-        }
+        let patience = if self.asks_again { Patience::AsksAgain } else { Patience::None };
+        let hello = self.hello.clone();
+        Ok(Attempt::new(self.broker.as_deref(), hello, memory, timeout, autostart, patience))
     }
 }

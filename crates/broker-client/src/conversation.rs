@@ -15,6 +15,7 @@ use broker_protocol::wire::Frame;
 use thiserror::Error;
 
 use crate::agreement::Agreement;
+use crate::connector::SessionError;
 use crate::link::{ExchangeError, Limit, Party, Place, next_request_id};
 use crate::memory::Memory;
 use crate::reply::{self, ProtocolError, ReplyFault};
@@ -37,12 +38,27 @@ pub enum RequestError {
     Over,
 }
 
+/// Why [connecting with a request](crate::Session::connect_with_request) brought no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FirstRequestError {
+    /// There is no session, and the request was not carried out.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The request has no answer; whether it was carried out is not known, but for the errors that say that
+    /// nothing was sent.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
 /// Where a session learnt of its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// It said Hello to the broker.
+    /// It said Hello to the broker, and dialled where that said.
     Broker,
+    /// It said Hello to the broker, which passed its connection on: nothing was dialled.
+    Handoff,
     /// From an earlier session: it said none.
     Memory,
     /// From a session of an earlier process, through the
@@ -98,20 +114,52 @@ impl Conversation {
         if !self.is_open {
             return Err(RequestError::Over);
         }
-        let request_id = next_request_id();
         let limit = Limit::from_now(self.timeout);
-        let deadline_unix_ms = limit.deadline_unix_ms(SystemTime::now());
-        let frame = Frame { deadline_unix_ms, ..Frame::request(lane, request_id, payload) };
-        let bytes = self.place().request(&frame, MAX_FRAME_BODY)?;
+        let question = Question::new(self.place(), lane, payload, limit)?;
+        Ok(self.asked(question, limit))
+    }
+
+    fn asked(&mut self, question: Question, limit: Limit) -> Asked {
+        let Question { lane, request_id, bytes } = question;
         self.is_open = false;
         let (memory, agreement) = (self.memory.clone(), Arc::clone(&self.agreement));
-        Ok(Asked { lane, request_id, bytes, limit, memory, agreement, is_answered: false })
+        Asked { lane, request_id, bytes, limit, memory, agreement, is_answered: false }
+    }
+
+    /// Goes on with a question that was sent before there was a conversation.
+    pub(crate) fn asked_already(&mut self, question: Question, limit: Limit) -> Asked {
+        self.asked(Question { bytes: Bytes::new(), ..question }, limit)
     }
 
     /// Ends a request that was answered.
     pub(crate) fn conclude(&mut self, mut asked: Asked) {
         asked.is_answered = true;
         self.is_open = true;
+    }
+}
+
+/// A request in its frame.
+pub(crate) struct Question {
+    lane: PayloadProtocol,
+    request_id: u64,
+    bytes: Bytes,
+}
+
+impl Question {
+    pub(crate) fn new(
+        place: Place<'_>,
+        lane: PayloadProtocol,
+        payload: Bytes,
+        limit: Limit,
+    ) -> Result<Self, ExchangeError> {
+        let request_id = next_request_id();
+        let deadline_unix_ms = limit.deadline_unix_ms(SystemTime::now());
+        let frame = Frame { deadline_unix_ms, ..Frame::request(lane, request_id, payload) };
+        Ok(Self { lane, request_id, bytes: place.request(&frame, MAX_FRAME_BODY)? })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod admin;
 mod agreement;
+mod attempt;
 mod autostart;
 pub mod blocking;
 mod config;
@@ -11,6 +12,7 @@ mod conversation;
 mod discovery;
 mod disk_cache;
 mod exchange;
+mod handover;
 mod hello;
 mod link;
 mod memory;
@@ -31,7 +33,7 @@ pub use config::{
     round_trip_timeout,
 };
 pub use connector::{Connector, SessionError};
-pub use conversation::{Origin, RequestError};
+pub use conversation::{FirstRequestError, Origin, RequestError};
 pub use discovery::{DefinitionFault, DiscoveryError, ServiceBroker, broker_of};
 pub use hello::Hello;
 pub use link::{ExchangeError, Party};

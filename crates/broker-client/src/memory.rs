@@ -10,6 +10,7 @@
 //! Behind it there may be an entry [on disk](crate::disk_cache), which is read and written elsewhere; what
 //! is forgotten here is forgotten there too.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -84,13 +85,24 @@ impl Known {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     known: Arc<Mutex<Option<Known>>>,
+    takes_early_data: Arc<AtomicBool>,
     disk: Option<Arc<Slot>>,
 }
 
 impl Memory {
     /// The same, with this entry on disk behind it.
     pub(crate) fn backed_by(&self, disk: Option<Slot>) -> Self {
-        Self { known: Arc::clone(&self.known), disk: disk.map(Arc::new) }
+        let takes_early_data = Arc::clone(&self.takes_early_data);
+        Self { known: Arc::clone(&self.known), takes_early_data, disk: disk.map(Arc::new) }
+    }
+
+    /// Whether the broker, when it was last asked, knew what to do with a request behind a Hello.
+    pub(crate) fn takes_early_data(&self) -> bool {
+        self.takes_early_data.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_early_data(&self, is_taken: bool) {
+        self.takes_early_data.store(is_taken, Ordering::Relaxed);
     }
 
     /// The entry on disk, for what this process does not remember.

@@ -11,6 +11,9 @@ use std::time::SystemTime;
 
 use broker_protocol::bytes::Bytes;
 use broker_protocol::limits::MAX_HELLO_BODY;
+use broker_transport::stream::BlockingStream;
+#[cfg(feature = "tokio")]
+use broker_transport::stream::Stream;
 use thiserror::Error;
 
 use crate::agreement::Agreement;
@@ -57,7 +60,7 @@ pub enum HelloError {
 /// Outside of a tokio runtime with I/O and time enabled.
 #[cfg(feature = "tokio")]
 pub async fn say_hello(endpoint: &Path, hello: &Hello, timeout: Duration) -> Result<Agreement, HelloError> {
-    Negotiation::new(endpoint, hello)?.run(Limit::from_now(timeout)).await
+    Ok(Negotiation::new(endpoint, hello)?.run(Limit::from_now(timeout)).await?.0)
 }
 
 /// A Hello that is about to be said.
@@ -75,17 +78,22 @@ impl<'a> Negotiation<'a> {
         Ok(Self { hello, request_id, exchange })
     }
 
-    /// Says it.
+    /// Sends a request to the backend right behind the Hello.
+    pub(crate) fn with_early_data(self, bytes: &[u8]) -> Self {
+        Self { exchange: self.exchange.with_early_data(bytes), ..self }
+    }
+
+    /// Says it. The connection is the backend's now where the agreement says so.
     #[cfg(feature = "tokio")]
-    pub(crate) async fn run(&self, limit: Limit) -> Result<Agreement, HelloError> {
-        let reply = self.exchange.run::<HelloError>(limit).await?;
-        self.conclude(reply)
+    pub(crate) async fn run(&self, limit: Limit) -> Result<(Agreement, Stream), HelloError> {
+        let (reply, stream) = self.exchange.run::<HelloError>(limit).await?;
+        Ok((self.conclude(reply)?, stream))
     }
 
     /// Says it, and waits in this thread.
-    pub(crate) fn run_blocking(&self, limit: Limit) -> Result<Agreement, HelloError> {
-        let reply = self.exchange.run_blocking::<HelloError>(limit)?;
-        self.conclude(reply)
+    pub(crate) fn run_blocking(&self, limit: Limit) -> Result<(Agreement, BlockingStream), HelloError> {
+        let (reply, stream) = self.exchange.run_blocking::<HelloError>(limit)?;
+        Ok((self.conclude(reply)?, stream))
     }
 
     fn conclude(&self, reply: Bytes) -> Result<Agreement, HelloError> {

@@ -114,6 +114,12 @@ pub enum ReplyFault {
     /// A handoff token of the wrong length.
     #[error("handle_passed_token: {0}")]
     Token(TokenLengthError),
+    /// A broker that knows nothing of early data has passed the connection on.
+    #[error(
+        "expected the backend's answer to the request behind the Hello, got a handoff that does not tell \
+         whether it is carried out"
+    )]
+    EarlyDataUntold,
     /// An agreement without an id.
     #[error("expected a connection_id, got 0")]
     ConnectionId,
