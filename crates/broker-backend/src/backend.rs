@@ -17,6 +17,7 @@ use broker_transport::private_dir::{self, PrivateDirError};
 use broker_transport::stream::Stream;
 use thiserror::Error;
 
+use crate::control::Link;
 use crate::environment::{Environment, EnvironmentError};
 use crate::handler::Handler;
 use crate::identity::{Identity, Unidentified};
@@ -69,8 +70,8 @@ pub struct Backend {
     pub(crate) lock: Option<InstanceLock>,
     /// Where brokers dial to make offers.
     pub(crate) offers: Option<BoundSocket>,
-    /// To the broker that started this process, where both know of such connections.
-    pub(crate) control: Option<(Stream, Announcement)>,
+    /// How to get a control connection to a broker, if at all.
+    pub(crate) control: Link,
     /// For clients of an older format; most have none.
     pub(crate) mux: Option<Mux>,
     /// Where to tell which process serves; nowhere unless it is asked for.
@@ -103,11 +104,8 @@ impl Backend {
             // No lock: the broker makes a fresh name for every start, in a directory that it keeps.
             None => BoundSocket::bind(&endpoint, &BindOptions::default())?,
         };
-        let control = match activation::take_parent_stream(CONTROL_FD) {
-            Ok(Some(descriptor)) => {
-                let stream = Stream::from_owned_fd(descriptor).map_err(StartError::Control)?;
-                Some((stream, announcement(&environment.service, &environment.version, &endpoint)))
-            }
+        let inherited = match activation::take_parent_stream(CONTROL_FD) {
+            Ok(Some(descriptor)) => Some(Stream::from_owned_fd(descriptor).map_err(StartError::Control)?),
             Ok(None) => None,
             // Somebody stands between the broker and this process: it is reached by dialling.
             Err(error @ ActivationError::NotTheParents { .. }) => {
@@ -115,6 +113,12 @@ impl Backend {
                 None
             }
             Err(error) => return Err(error.into()),
+        };
+        let control = Link {
+            announcement: Some(announcement(&environment.service, &environment.version, &endpoint)),
+            inherited,
+            // Should this process outlive its broker, it announces itself to the next one.
+            broker: environment.control_pipe.clone(),
         };
         Ok(Self {
             socket,
@@ -151,12 +155,32 @@ impl Backend {
             identity,
             lock: Some(lock),
             offers: None,
-            control: None,
+            control: Link::default(),
             mux: None,
             sidecar: None,
             environment: None,
             endpoint,
         })
+    }
+
+    /// Announces this process as a backend of `service` in `version` to the broker at this endpoint, over a
+    /// connection that it keeps open. The broker then sends clients there, and passes their connections on.
+    ///
+    /// Where the broker does not run, or ends, it is tried again after a pause that grows from a tenth of a
+    /// second to half a minute. What it does not like about the announcement is a warning in the log.
+    #[must_use]
+    pub fn announced_to(
+        mut self,
+        broker: impl Into<PathBuf>,
+        service: &ServiceName,
+        version: &Version,
+    ) -> Self {
+        self.control = Link {
+            announcement: Some(announcement(service, version, &self.endpoint)),
+            inherited: None,
+            broker: Some(broker.into()),
+        };
+        self
     }
 
     /// Takes connections that a broker of plain v1 offers at this endpoint (protocol.md, "Conversations"

@@ -8,22 +8,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_protocol::control::{Announcement, ControlMessage, HandlesReleased, Quiesced, Usage};
+use broker_protocol::control::{ControlMessage, HandlesReleased, Quiesced, Usage};
 use broker_protocol::handoff::{Acknowledgement, Offer};
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::stream::Stream;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{EndedBy, Service};
 use crate::connections::Connections;
-use crate::control::{Control, ControlEnd, Event};
+use crate::control::{Control, ControlEnd, Event, Link};
 use crate::handler::Handler;
 
-/// The broker, where there is a control connection to it.
+/// First and longest pause before the broker is dialled again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// The broker, where there is a control connection to it, or may be one.
 pub(crate) struct Broker<H> {
     service: Arc<Service<H>>,
-    name: String,
+    link: Link,
     control: Option<Control>,
+    /// When to dial next, where there is no connection.
+    dial_at: Instant,
+    pause: Duration,
     /// What handlers do about its requests; each ends with the answer.
     at_work: JoinSet<(u64, ControlMessage)>,
     has_quiesced: bool,
@@ -37,26 +44,35 @@ pub(crate) enum News {
     Done(u64, ControlMessage),
     /// The connection is over.
     End(ControlEnd),
+    /// The broker was dialled.
+    Dialled(Result<Stream, ControlEnd>),
 }
 
 impl<H: Handler> Broker<H> {
     /// Announces this process.
-    pub(crate) fn begin(control: Option<(Stream, Announcement)>, service: &Arc<Service<H>>) -> Self {
+    pub(crate) fn begin(mut link: Link, service: &Arc<Service<H>>) -> Self {
+        let inherited = link.inherited.take();
         let mut broker = Self {
             service: Arc::clone(service),
-            name: String::new(),
+            link,
             control: None,
+            dial_at: Instant::now(),
+            pause: PAUSE.0,
             at_work: JoinSet::new(),
             has_quiesced: false,
         };
-        if let Some((stream, announcement)) = control {
-            broker.name = announcement.service_name.clone();
-            match Control::begin(stream, announcement) {
-                Ok(control) => broker.control = Some(control),
-                Err(end) => broker.lost(&end),
-            }
+        if let Some(stream) = inherited {
+            broker.announce(stream);
         }
         broker
+    }
+
+    fn announce(&mut self, stream: Stream) {
+        let Some(announcement) = self.link.announcement.clone() else { return };
+        match Control::begin(stream, announcement) {
+            Ok(control) => self.control = Some(control),
+            Err(end) => self.lost(&end),
+        }
     }
 
     /// Whether no new connection is to be taken, as this process will be ended soon.
@@ -66,7 +82,7 @@ impl<H: Handler> Broker<H> {
 
     /// What happens next. Cancel-safe.
     pub(crate) async fn next(&mut self) -> News {
-        let Some(control) = &mut self.control else { return std::future::pending().await };
+        let Some(control) = &mut self.control else { return News::Dialled(self.dial().await) };
         loop {
             tokio::select! {
                 biased;
@@ -82,16 +98,37 @@ impl<H: Handler> Broker<H> {
         }
     }
 
+    /// A connection to the broker, once it is time for one.
+    async fn dial(&self) -> Result<Stream, ControlEnd> {
+        let (Some(_), Some(endpoint)) = (&self.link.announcement, &self.link.broker) else {
+            return std::future::pending().await;
+        };
+        sleep_until(self.dial_at).await;
+        let stream = Stream::connect(endpoint).await.map_err(ControlEnd::Dial)?;
+        match stream.peer()?.user {
+            user if user.is_self() => Ok(stream),
+            user => Err(ControlEnd::ForeignBroker(user.key())),
+        }
+    }
+
     /// Does what has to be done about it.
     pub(crate) fn take(&mut self, news: News, connections: &mut Connections<H>) {
+        let is_proof = matches!(news, News::Event(_));
         let outcome = match news {
             News::Event(Event::Offered(offer, descriptor)) => self.offered(&offer, descriptor, connections),
             News::Event(Event::Asked(id, question)) => self.asked(id, question, connections),
             News::Done(id, answer) => self.answer(id, &answer),
-            News::End(end) => Err(end),
+            News::Dialled(Ok(stream)) => {
+                self.announce(stream);
+                Ok(())
+            }
+            News::End(end) | News::Dialled(Err(end)) => Err(end),
         };
-        if let Err(end) = outcome {
-            self.lost(&end);
+        match outcome {
+            // It listens to this process.
+            Ok(()) if is_proof => self.pause = PAUSE.0,
+            Ok(()) => {}
+            Err(end) => self.lost(&end),
         }
     }
 
@@ -126,14 +163,14 @@ impl<H: Handler> Broker<H> {
         descriptor: OwnedDescriptor,
         connections: &mut Connections<H>,
     ) -> Result<(), ControlEnd> {
-        let Some(control) = &mut self.control else { return Ok(()) };
         let refusal = if self.has_quiesced {
             Some("this process is about to end".to_owned())
-        } else if offer.service.as_str() != self.name {
-            Some(format!("this process serves {}, not {}", self.name, offer.service))
+        } else if offer.service.as_str() != self.name() {
+            Some(format!("this process serves {}, not {}", self.name(), offer.service))
         } else {
             None
         };
+        let Some(control) = &mut self.control else { return Ok(()) };
         let admitted = match refusal {
             Some(refusal) => {
                 drop(descriptor);
@@ -207,9 +244,21 @@ impl<H: Handler> Broker<H> {
         }
     }
 
+    /// The service that was announced.
+    fn name(&self) -> &str {
+        self.link.announcement.as_ref().map_or("", |announcement| &announcement.service_name)
+    }
+
     /// Goes on as a plain backend: nobody is left who would end it soon.
     fn lost(&mut self, end: &ControlEnd) {
-        tracing::debug!(%end, "the control connection to the broker is over");
+        match end {
+            ControlEnd::NotAdmitted(_) | ControlEnd::ForeignBroker(_) => {
+                tracing::warn!(%end, "the broker does not take this backend");
+            }
+            _ => tracing::debug!(%end, "there is no control connection to the broker"),
+        }
+        self.dial_at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(PAUSE.1);
         self.control = None;
         self.at_work.abort_all();
         self.has_quiesced = false;

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::pin::pin;
 
 use broker_protocol::bytes::{Buf, BytesMut};
@@ -16,7 +17,7 @@ use broker_protocol::wire::Frame;
 use broker_protocol::{FrameDecoder, FramingError, PayloadProtocol, frame_bytes};
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::fd_passing::{FdPassError, recv_with_fds};
-use broker_transport::stream::Stream;
+use broker_transport::stream::{ConnectError, Stream};
 use thiserror::Error;
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -58,6 +59,21 @@ pub(crate) enum ControlEnd {
     NoDescriptor,
     #[error("the broker does not want it: {0}")]
     NotAdmitted(String),
+    #[error(transparent)]
+    Dial(ConnectError),
+    #[error("a process of user {0} listens where the broker should")]
+    ForeignBroker(u64),
+}
+
+/// How to get a control connection.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// What the broker is told; where there is none, there is no connection.
+    pub(crate) announcement: Option<Announcement>,
+    /// The end that the broker has made when it started this process.
+    pub(crate) inherited: Option<Stream>,
+    /// Where to dial.
+    pub(crate) broker: Option<PathBuf>,
 }
 
 /// One end of a control connection.

@@ -20,6 +20,9 @@ pub const BACKEND_PIPE: &str = "RUNNING_PROCESS_BROKER_V1_BACKEND_PIPE";
 pub const BACKEND_NAMESPACE: &str = "RUNNING_PROCESS_BROKER_V1_BACKEND_NAMESPACE";
 /// The broker that started the process.
 pub const INSTANCE: &str = "RUNNING_PROCESS_BROKER_V1_INSTANCE";
+/// The broker's own endpoint, where a backend that outlives it announces itself to the next one. An
+/// extension.
+pub const CONTROL_PIPE: &str = "RUNNING_PROCESS_BROKER_V1_CONTROL_PIPE";
 /// `traceparent` of the Hello that caused the start.
 pub const TRACEPARENT: &str = "RUNNING_PROCESS_BROKER_V1_TRACEPARENT";
 /// `tracestate` of the Hello that caused the start.
@@ -41,6 +44,8 @@ pub struct Environment {
     pub namespace: String,
     /// The broker.
     pub instance: BrokerInstance,
+    /// The broker's own endpoint, where the broker tells it.
+    pub control_pipe: Option<PathBuf>,
     /// W3C `traceparent` of the Hello that caused the start, as the client wrote it.
     pub traceparent: Option<String>,
     /// W3C `tracestate` of the Hello that caused the start, as the client wrote it.
@@ -132,6 +137,10 @@ impl Environment {
             endpoint: checked(BACKEND_PIPE, required(BACKEND_PIPE, "the endpoint to listen on")?, endpoint)?,
             namespace: required(BACKEND_NAMESPACE, "the endpoint's namespace")?,
             instance: checked(INSTANCE, required(INSTANCE, "the broker's instance")?, str::parse)?,
+            control_pipe: match optional(CONTROL_PIPE)? {
+                Some(value) => Some(checked(CONTROL_PIPE, value, endpoint)?),
+                None => None,
+            },
             traceparent: optional(TRACEPARENT)?,
             tracestate: optional(TRACESTATE)?,
         })
@@ -186,6 +195,7 @@ mod tests {
             endpoint: "/run/be.sock".into(),
             namespace: "0123456789abcdef".into(),
             instance: "svc:build-cache".parse().unwrap(),
+            control_pipe: None,
             traceparent: Some("00-trace".into()),
             tracestate: Some("rp=1".into()),
         };

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use broker_backend::{Backend, DaemonProcess, EnvironmentError, Identity, StartError, StopRequests};
+use broker_backend::{
+    Backend, DaemonProcess, EnvironmentError, Identity, ServiceName, StartError, StopRequests, Version,
+};
 use clap::Parser;
 
 /// Exit code of a wrong command line, as clap has it.
@@ -30,6 +32,15 @@ struct Args {
     /// Take connections that a broker of plain v1 offers here.
     #[arg(long, value_name = "PATH")]
     offers_at: Option<PathBuf>,
+    /// Announce itself to the broker at this endpoint, as a backend of --service in --version-of.
+    #[arg(long, value_name = "PATH", requires = "service", requires = "version_of")]
+    announce_to: Option<PathBuf>,
+    /// The service to announce.
+    #[arg(long, value_name = "NAME")]
+    service: Option<ServiceName>,
+    /// The version of it.
+    #[arg(long, value_name = "VERSION")]
+    version_of: Option<Version>,
     /// Wait before listening.
     #[arg(long, value_name = "N", default_value_t = 0)]
     delay_ms: u64,
@@ -87,6 +98,10 @@ async fn run(args: &Args) -> Result<(), Failure> {
         Some(endpoint) => Backend::bind(endpoint)?,
         None => Backend::from_env()?,
     };
+    if let (Some(broker), Some(service), Some(version)) = (&args.announce_to, &args.service, &args.version_of)
+    {
+        backend = backend.announced_to(broker, service, version);
+    }
     if let Some(offers_at) = &args.offers_at {
         backend = backend.with_offers_at(offers_at)?;
     }

@@ -141,6 +141,10 @@ pub struct Backend {
     pub(crate) budget: SpawnBudget,
     pub(crate) definition: Option<Arc<Definition>>,
     pub(crate) registration: Option<Registration>,
+    /// The process that has registered itself over its control connection.
+    pub(crate) announced_by: Option<u32>,
+    /// Whether its registration is that process's own, and goes with it.
+    pub(crate) is_self_registered: bool,
     pub(crate) control: ControlState,
     pub(crate) waiters: Vec<Waiter>,
     /// Of the Hello that first waited, for the process that is started because of it.
@@ -275,6 +279,8 @@ impl BackendTable {
             budget: SpawnBudget::default(),
             definition: None,
             registration: None,
+            announced_by: None,
+            is_self_registered: false,
             control: ControlState::None,
             waiters: Vec::new(),
             trace: TraceContext::default(),

@@ -82,9 +82,10 @@ impl<E: Entropy> Broker<E> {
         self.set_control(slot, ControlState::Open);
     }
 
-    pub(super) fn control_closed(&mut self, slot: BackendSlot) {
+    pub(super) fn control_closed(&mut self, now: Now, slot: BackendSlot) {
         self.set_control(slot, ControlState::None);
         self.offers_lost(slot);
+        self.withdraw_registration(now, slot);
     }
 
     /// Takes out the offers whose time is over.

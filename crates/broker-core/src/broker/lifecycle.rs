@@ -118,6 +118,16 @@ impl<E: Entropy> Broker<E> {
     /// A registered endpoint was probed: use it, or start a process as if it had never been there.
     pub(super) fn probed(&mut self, now: Now, slot: BackendSlot, outcome: Result<u32, String>) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
+        if backend.state != BackendState::Probing {
+            return;
+        }
+        let outcome = outcome.and_then(|pid| match (&backend.registration, backend.announced_by) {
+            (None, _) => Err("it has withdrawn itself".to_owned()),
+            (Some(_), Some(announced)) if announced != pid => {
+                Err(format!("process {pid} answers there, but process {announced} has announced itself"))
+            }
+            (Some(_), _) => Ok(pid),
+        });
         match (outcome, &backend.registration) {
             (Ok(pid), Some(registration)) => {
                 let live = LiveBackend {
@@ -127,7 +137,7 @@ impl<E: Entropy> Broker<E> {
                 };
                 self.now_running(now, slot, live);
             }
-            (Ok(_), None) => backend.state = BackendState::Absent,
+            (Ok(_), None) => {}
             (Err(cause), _) => {
                 let draft = EventDraft::new(now, EventKind::SpawnAttempt, Severity::Warn, &self.instance)
                     .service(backend.service.as_str())
@@ -262,7 +272,11 @@ impl<E: Entropy> Broker<E> {
     }
 
     /// A backend's process ended: its route goes, and whoever waits for its end gets a new one.
-    pub(super) fn exited(&mut self, now: Now, slot: BackendSlot, exit: Exit) {
+    pub(super) fn exited(&mut self, now: Now, slot: BackendSlot, pid: u32, exit: Exit) {
+        let live = self.backends.get(slot).and_then(|backend| backend.state.live());
+        if live.is_some_and(|live| live.pid != Some(pid)) {
+            return;
+        }
         let Some((live, stop)) = self.retire(slot) else { return };
         let Some(backend) = self.backends.get_mut(slot) else { return };
         let (kind, severity, reason) = obituary(exit, stop);

@@ -18,6 +18,7 @@
 mod config;
 mod handoffs;
 mod lifecycle;
+mod registration;
 mod requests;
 mod shutdown;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use broker_protocol::{BoundedEvent, ConnectionId, SpawnFailure, Version};
 use foldhash::fast::RandomState;
 
 pub use config::{BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER, QUIESCE_LIMIT};
+pub use registration::NotRegistered;
 pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity};
 use shutdown::Phase;
 
@@ -120,6 +122,8 @@ pub enum Input {
     Exited {
         /// Which.
         slot: BackendSlot,
+        /// Whose: another may have the slot by now.
+        pid: u32,
         /// How.
         exit: Exit,
     },
@@ -282,9 +286,9 @@ impl<E: Entropy> Broker<E> {
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
             Input::Looked { slot, endpoint, is_in_use } => self.looked(now, slot, &endpoint, is_in_use),
             Input::ControlOpened { slot } => self.control_opened(slot),
-            Input::ControlClosed { slot } => self.control_closed(slot),
+            Input::ControlClosed { slot } => self.control_closed(now, slot),
             Input::Quiesced { slot } => self.quiesced(now, slot),
-            Input::Exited { slot, exit } => self.exited(now, slot, exit),
+            Input::Exited { slot, pid, exit } => self.exited(now, slot, pid, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
             Input::Drain { deadline } => self.drain(now, deadline),
         }

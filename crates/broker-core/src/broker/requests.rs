@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_protocol::control::Announcement;
 use broker_protocol::wire::{AdminRequest, EventKind};
 use broker_protocol::{Echo, Refusal, ServiceName, Severity};
 
@@ -49,6 +50,8 @@ pub enum FirstFrame<'a> {
     Hello(Admitted<'a>),
     /// An admin request; answering it is the shell's.
     Admin(Echo<'a>, AdminRequest),
+    /// A backend that runs already announces itself: ask [`Broker::announced`].
+    Announcement(Echo<'a>, Announcement),
     /// The answer is decided already.
     Refused(Echo<'a>, Reply),
 }
@@ -165,6 +168,10 @@ impl<E: Entropy> Broker<E> {
             Ok(Request::Admin(echo, request)) => {
                 self.connections.heard(connection);
                 return FirstFrame::Admin(echo, request);
+            }
+            Ok(Request::Announcement(echo, announcement)) => {
+                self.connections.heard(connection);
+                return FirstFrame::Announcement(echo, announcement);
             }
             Err(rejected) => {
                 let reply = self.malformed(now, accepted, connection, peer, rejected.refusal);

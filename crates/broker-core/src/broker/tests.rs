@@ -117,7 +117,7 @@ impl World {
                 self.collect();
                 return (connection, Some(reply));
             }
-            FirstFrame::Admin(..) => panic!("a Hello is no admin request"),
+            FirstFrame::Admin(..) | FirstFrame::Announcement(..) => panic!("a Hello is neither"),
         };
         let check = if self.broker.stamp("cache") == Some(self.stamp) {
             DefinitionCheck::Unchanged
@@ -190,6 +190,12 @@ impl World {
             .inspect(|(_, endpoint)| assert!(endpoint.starts_with("/run/be-")))
             .map(|(slot, _)| slot)
             .collect()
+    }
+
+    /// The process in a slot has ended.
+    fn exited(&mut self, slot: BackendSlot, exit: Exit) {
+        let pid = self.broker.backend(slot).and_then(|backend| backend.state().live()?.pid);
+        self.tell(Input::Exited { slot, pid: pid.unwrap_or_default(), exit });
     }
 
     fn looked(&mut self, slot: BackendSlot, pid: u32, is_in_use: bool) {
@@ -399,7 +405,7 @@ fn success_restores_the_spawn_budget() {
         world.hello("1.0.0");
         let slot = world.starts()[attempt].slot;
         world.started(slot, 77);
-        world.tell(Input::Exited { slot, exit: Exit::Signal(9) });
+        world.exited(slot, Exit::Signal(9));
     }
     assert_eq!(world.starts().len(), 10);
 }
@@ -446,7 +452,7 @@ fn a_client_that_leaves_while_it_waits_gets_no_reply() {
 #[test]
 fn a_dead_backend_is_not_routed_to_and_the_next_hello_starts_another() {
     let (mut world, slot) = World::running();
-    world.tell(Input::Exited { slot, exit: Exit::Signal(9) });
+    world.exited(slot, Exit::Signal(9));
     assert!(world.events().contains(&EventKind::DiedCrash));
     let (connection, reply) = world.hello("1.0.0");
     assert!(reply.is_none());
@@ -458,7 +464,7 @@ fn a_dead_backend_is_not_routed_to_and_the_next_hello_starts_another() {
 #[test]
 fn a_backend_that_ends_with_status_zero_did_not_crash() {
     let (mut world, slot) = World::running();
-    world.tell(Input::Exited { slot, exit: Exit::Status(0) });
+    world.exited(slot, Exit::Status(0));
     assert!(world.events().contains(&EventKind::DiedShutdown));
     assert!(!world.events().contains(&EventKind::DiedCrash));
 }
@@ -479,7 +485,7 @@ fn an_idle_backend_is_asked_to_end_and_killed_five_seconds_later() {
     assert_eq!(world.signals(), [StopSignal::Terminate]);
     world.pass(Duration::from_nanos(1));
     assert_eq!(world.signals(), [StopSignal::Terminate, StopSignal::Kill]);
-    world.tell(Input::Exited { slot, exit: Exit::Signal(9) });
+    world.exited(slot, Exit::Signal(9));
     assert!(world.events().contains(&EventKind::DiedIdle));
 }
 
@@ -524,7 +530,7 @@ fn a_look_that_ends_in_a_drain_stops_nothing_twice() {
 fn what_was_seen_of_a_backend_is_not_said_of_its_successor() {
     let (mut world, slot) = World::new().with_label("idle.timeout_secs", "60").run();
     world.pass(Duration::from_secs(60));
-    world.tell(Input::Exited { slot, exit: Exit::Signal(9) });
+    world.exited(slot, Exit::Signal(9));
     world.hello("1.0.0");
     let successor = world.starts()[1].slot;
     world.started(successor, 78);
@@ -546,7 +552,7 @@ fn a_hello_for_a_backend_that_is_ending_waits_for_its_successor() {
     let (connection, reply) = world.hello("1.0.0");
     assert!(reply.is_none());
     assert_eq!(world.starts().len(), 1, "one live backend per key");
-    world.tell(Input::Exited { slot, exit: Exit::Status(0) });
+    world.exited(slot, Exit::Status(0));
     assert_eq!(world.starts().len(), 2);
     world.started(slot, 78);
     assert_eq!(endpoint(world.reply_to(connection)), "/run/be-78.sock");
@@ -587,7 +593,7 @@ fn a_registered_backend_is_probed_before_its_first_use_and_after_its_end() {
     assert_eq!(endpoint(world.reply_to(first)), "/run/registered.sock");
     assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/registered.sock");
 
-    world.tell(Input::Exited { slot, exit: Exit::Unknown });
+    world.exited(slot, Exit::Unknown);
     world.hello("1.0.0");
     let probes = world.acted.iter().filter(|action| matches!(action, Action::Probe { .. })).count();
     assert_eq!((probes, world.starts().len()), (2, 0));
@@ -642,7 +648,7 @@ fn row_8_a_draining_broker_refuses_and_says_how_long_it_takes() {
     assert_eq!(endpoint(world.reply_to(waiting)), "/run/be-77.sock");
     assert_eq!(world.signals(), [StopSignal::Terminate]);
     assert!(!world.stopped(), "its backend still runs");
-    world.tell(Input::Exited { slot, exit: Exit::Status(0) });
+    world.exited(slot, Exit::Status(0));
     assert!(world.stopped());
 }
 
@@ -677,7 +683,7 @@ fn a_second_drain_changes_nothing() {
     world.tell(Input::Drain { deadline: None });
     world.tell(Input::Drain { deadline: Some(Duration::ZERO) });
     assert_eq!(world.signals(), [StopSignal::Terminate]);
-    world.tell(Input::Exited { slot, exit: Exit::Status(0) });
+    world.exited(slot, Exit::Status(0));
     assert_eq!(world.acted.iter().filter(|action| matches!(action, Action::Stop)).count(), 1);
 }
 

@@ -363,6 +363,10 @@ impl<E: Entropy> HelloHandler<E> {
     pub fn handle_frame(&mut self, now: Now, peer: PeerKey, body: &[u8], out: &mut Vec<u8>) {
         let (echo, reply) = match Request::decode(body) {
             Ok(Request::Hello(request)) => (request.echo, self.handle_request(now, peer, &request)),
+            Ok(Request::Announcement(echo, _)) => {
+                let actual = broker_protocol::PayloadProtocol::BACKEND_CONTROL.id();
+                (echo, Reply::Refused(Refusal::PayloadProtocol { actual }))
+            }
             Ok(Request::Admin(echo, _)) => {
                 let actual = broker_protocol::PayloadProtocol::ADMIN.id();
                 (echo, Reply::Refused(Refusal::PayloadProtocol { actual }))

@@ -4,6 +4,8 @@
 //! whether a permit is left is decided between them: [`Request::decode`], then
 //! [`Admitted::check`].
 
+use broker_protocol::control::{Announcement, ControlMessage};
+use broker_protocol::local;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{AdminRequest, FrameKind, PayloadEncoding};
 use broker_protocol::{
@@ -21,6 +23,8 @@ pub enum Request<'a> {
     Hello(HelloRequest<'a>),
     /// On the admin lane.
     Admin(Echo<'a>, AdminRequest),
+    /// On the lane of control connections: a backend that runs already.
+    Announcement(Echo<'a>, Announcement),
 }
 
 /// A first frame that is no request.
@@ -51,9 +55,22 @@ impl<'a> Request<'a> {
                     |error| refuse(Refusal::Payload { expected: "AdminRequest", cause: error.to_string() }),
                 )
             }
+            PayloadProtocol::BACKEND_CONTROL => match control_message(frame.payload) {
+                Ok(ControlMessage::Announcement(announcement)) => Ok(Self::Announcement(echo, announcement)),
+                Ok(_) => Err(refuse(Refusal::Payload {
+                    expected: "Announcement",
+                    cause: "it is another message".to_owned(),
+                })),
+                Err(cause) => Err(refuse(Refusal::Payload { expected: "Announcement", cause })),
+            },
             _ => Err(refuse(Refusal::PayloadProtocol { actual: frame.payload_protocol })),
         }
     }
+}
+
+fn control_message(payload: &[u8]) -> Result<ControlMessage, String> {
+    let decoded = local::ControlMessage::decode(payload).map_err(|error| error.to_string())?;
+    decoded.message.ok_or_else(|| "it holds no message".to_owned())
 }
 
 fn check_envelope(frame: &FrameView<'_>) -> Result<(), Refusal> {
@@ -63,7 +80,11 @@ fn check_envelope(frame: &FrameView<'_>) -> Result<(), Refusal> {
     if frame.kind != FrameKind::Request as i32 {
         return Err(Refusal::FrameKind { actual: frame.kind });
     }
-    if !matches!(frame.lane(), PayloadProtocol::CONTROL | PayloadProtocol::ADMIN) {
+    let is_ours = matches!(
+        frame.lane(),
+        PayloadProtocol::CONTROL | PayloadProtocol::ADMIN | PayloadProtocol::BACKEND_CONTROL
+    );
+    if !is_ours {
         return Err(Refusal::PayloadProtocol { actual: frame.payload_protocol });
     }
     if frame.payload_encoding != PayloadEncoding::None as i32 {

@@ -95,7 +95,7 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
     let ended = match bring_up(&shell, &order, &process).await {
         Ok((child, endpoint)) => {
             shell.tell(Input::Started { slot, pid: child.pid(), endpoint });
-            Input::Exited { slot, exit: end_of(&child).await }
+            Input::Exited { slot, pid: child.pid(), exit: end_of(&child).await }
         }
         Err(failure) => Input::StartFailed { slot, failure },
     };
@@ -207,6 +207,7 @@ fn command(
         ("SERVICE_VERSION", order.version.to_string()),
         ("BACKEND_PIPE", endpoint.to_owned()),
         ("BACKEND_NAMESPACE", namespace),
+        ("CONTROL_PIPE", shell.settings().socket.value.display().to_string()),
         ("INSTANCE", shell.settings().instance.value.to_string()),
         ("TRACEPARENT", order.traceparent.clone()),
         ("TRACESTATE", order.tracestate.clone()),
@@ -296,7 +297,7 @@ pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String)
             }
             drop(watch);
             shell.watches().forget(pid);
-            shell.tell(Input::Exited { slot, exit: Exit::Unknown });
+            shell.tell(Input::Exited { slot, pid, exit: Exit::Unknown });
         }
         Err(cause) => shell.tell(Input::Probed { slot, outcome: Err(cause) }),
     }

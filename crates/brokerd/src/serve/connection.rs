@@ -15,6 +15,7 @@ use broker_core::broker::{Decision, FirstFrame, Input};
 use broker_core::hello::{Admitted, Handover, Reply};
 use broker_core::time::Monotonic;
 use broker_protocol::bytes::Bytes;
+use broker_protocol::control::Announcement;
 use broker_protocol::limits::MAX_HELLO_BODY;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb, Frame, FrameKind};
@@ -26,6 +27,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
+use super::control;
 use super::facts;
 use super::handoff::{self, Terms};
 use super::ownership::Held;
@@ -50,6 +52,11 @@ enum Then {
     },
     /// Pass the connection on; the answer goes with it or before it.
     Pass(Box<Terms>),
+    /// Keep it as the control connection of a backend that announces itself.
+    Register {
+        id: u64,
+        announcement: Box<Announcement>,
+    },
 }
 
 impl From<Vec<u8>> for Answer {
@@ -111,6 +118,10 @@ pub(super) async fn serve(
         Then::Drain { deadline } => {
             write(&stream, &bytes).await;
             shell.tell(Input::Drain { deadline });
+        }
+        Then::Register { id, announcement } => {
+            drop(in_flight);
+            Box::pin(control::serve_registered(&shell, stream, peer, id, &announcement)).await;
         }
         Then::Pass(terms) => {
             // Rare enough to be kept out of every other connection's memory.
@@ -212,6 +223,10 @@ impl Exchange<'_> {
                 })
             }
             FirstFrame::Admin(echo, request) => Some(Box::pin(admin(self.shell, &echo, &request)).await),
+            FirstFrame::Announcement(echo, announcement) => Some(Answer {
+                bytes: Vec::new(),
+                then: Then::Register { id: echo.request_id, announcement: Box::new(announcement) },
+            }),
             FirstFrame::Refused(echo, reply) => Some(encode(&echo, &reply).into()),
         }
     }

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 
+use broker_core::admission::PeerKey;
 use broker_core::broker::Input;
 use broker_core::handoff::BackendSlot;
 use broker_protocol::bytes::{Buf, BytesMut};
@@ -26,8 +27,8 @@ use broker_transport::stream::Stream;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
-use super::handoff;
 use super::shell::Shell;
+use super::{connection, handoff};
 
 /// Most bytes that wait for a backend to read them.
 const MAX_QUEUED: usize = 64 * 1024;
@@ -207,6 +208,32 @@ pub(super) async fn serve_started(shell: Rc<Shell>, slot: BackendSlot, stream: S
     };
     let Err(end) = end.await;
     tracing::debug!(service = %started.service, version = %started.version, %end, "a control connection ended");
+}
+
+/// Serves the control connection of a backend that has dialled and announced itself, until it ends.
+pub(super) async fn serve_registered(
+    shell: &Rc<Shell>,
+    stream: Stream,
+    peer: PeerKey,
+    id: u64,
+    announcement: &Announcement,
+) {
+    let control = Control::new(stream);
+    let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
+        Ok(slot) => {
+            let Err(end) = admit(shell, slot, &control, id, &mut Incoming::new(&control)).await;
+            end.to_string()
+        }
+        Err(why) => {
+            let refusal = Admittance { admitted: false, reason: why.to_string() };
+            if let Ok(refusal) = frame_bytes(&ControlMessage::Admittance(refusal).to_frame(id)) {
+                connection::write(&control.stream, &refusal).await;
+            }
+            why.to_string()
+        }
+    };
+    let (service, version) = (&announcement.service_name, &announcement.service_version);
+    tracing::debug!(service, version, end, "a control connection ended");
 }
 
 /// Takes a backend's control connection into use, and serves it until it ends.
