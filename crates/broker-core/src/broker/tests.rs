@@ -1,11 +1,16 @@
 //! The state machine, driven through time by hand.
 
+mod handoffs;
+mod registration;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{ErrorCode, EventKind, Frame, Hello, ServiceDefinition};
-use broker_protocol::{BrokerInstance, PayloadProtocol, Refusal, SpawnFailure, SpawnStage, Version};
+use broker_protocol::{
+    BrokerInstance, Capabilities, PayloadProtocol, Refusal, SpawnFailure, SpawnStage, Version,
+};
 
 use super::*;
 use crate::admission::{ConnectionLimits, PeerKey};
@@ -96,12 +101,22 @@ impl World {
     }
 
     fn hello_until(&mut self, version: &str, deadline_unix_ms: u64) -> (ConnectionKey, Option<Reply>) {
+        self.hello_of(version, deadline_unix_ms, Capabilities::empty())
+    }
+
+    fn hello_of(
+        &mut self,
+        version: &str,
+        deadline_unix_ms: u64,
+        capabilities: Capabilities,
+    ) -> (ConnectionKey, Option<Reply>) {
         let connection = self.connect();
         let hello = Hello {
             client_min_protocol: 1,
             client_max_protocol: 1,
             service_name: "cache".into(),
             wanted_version: version.into(),
+            client_capabilities: capabilities.bits(),
             ..Hello::default()
         };
         let frame = Frame {

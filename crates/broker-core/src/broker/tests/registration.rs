@@ -1,0 +1,126 @@
+//! Backends that announce themselves.
+
+use broker_protocol::control::Announcement;
+
+use super::*;
+use crate::backends::ControlState;
+
+const OWN: u32 = 99;
+
+fn announcement(version: &str, endpoint: &str) -> Announcement {
+    Announcement {
+        service_name: "cache".into(),
+        service_version: version.into(),
+        endpoint: endpoint.into(),
+        capabilities: 1,
+    }
+}
+
+impl World {
+    fn announce(&mut self, pid: u32, endpoint: &str) -> Result<BackendSlot, NotRegistered> {
+        let peer = PeerKey::new(1000, Some(pid));
+        let slot = self.broker.announced(self.now, peer, &announcement("1.0.0", endpoint))?;
+        self.tell(Input::ControlOpened { slot });
+        Ok(slot)
+    }
+
+    fn probes(&self) -> usize {
+        self.acted.iter().filter(|action| matches!(action, Action::Probe { .. })).count()
+    }
+}
+
+#[test]
+fn an_announced_backend_is_probed_used_and_gone_with_its_connection() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    assert_eq!(world.probes(), 0, "not before its first use");
+    let (first, reply) = world.hello("1.0.0");
+    assert!(reply.is_none());
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    assert_eq!(endpoint(world.reply_to(first)), "/run/own.sock");
+    assert_eq!(world.broker.backend(slot).unwrap().control(), ControlState::Open);
+
+    world.tell(Input::ControlClosed { slot });
+    world.exited(slot, Exit::Unknown);
+    let (_, reply) = world.hello("1.0.0");
+    assert!(reply.is_none());
+    assert_eq!((world.probes(), world.starts().len()), (1, 1), "one is started instead");
+}
+
+#[test]
+fn an_endpoint_that_another_process_answers_at_is_not_used() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    world.hello("1.0.0");
+    world.tell(Input::Probed { slot, outcome: Ok(OWN + 1) });
+    assert_eq!(world.starts().len(), 1);
+    let error = world.broker.backend(slot).unwrap().last_error().unwrap();
+    assert!(error.contains("process 100 answers there, but process 99"), "{error}");
+}
+
+#[test]
+fn one_that_withdraws_while_it_is_probed_leaves_nobody_waiting() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    let (waiting, _) = world.hello("1.0.0");
+    world.tell(Input::ControlClosed { slot });
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    assert_eq!(world.starts().len(), 1);
+    world.started(slot, 77);
+    assert_eq!(endpoint(world.reply_to(waiting)), "/run/be-77.sock");
+}
+
+#[test]
+fn who_lives_is_not_pushed_aside() {
+    let (mut world, slot) = World::running();
+    let error = world.announce(OWN, "/run/own.sock").unwrap_err();
+    assert_eq!(error, NotRegistered::Taken { pid: Some(77) });
+    assert_eq!(world.announce(77, "/run/other.sock").unwrap_err(), NotRegistered::Taken { pid: Some(77) });
+    // The very one may come back with a connection of its own.
+    assert_eq!(world.announce(77, "/run/be-77.sock").unwrap(), slot);
+    assert_eq!(world.announce(77, "/run/be-77.sock").unwrap_err(), NotRegistered::Taken { pid: Some(77) });
+    world.tell(Input::ControlClosed { slot });
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock", "it was not registered by that");
+
+    let mut starting = World::new();
+    starting.hello("1.0.0");
+    assert_eq!(starting.announce(OWN, "/run/own.sock").unwrap_err(), NotRegistered::Taken { pid: None });
+}
+
+#[test]
+fn what_the_operator_registered_stays_when_the_backend_s_own_connection_goes() {
+    let mut world = World::new();
+    world.broker.register(super::registration());
+    let error = world.announce(OWN, "/run/own.sock").unwrap_err();
+    assert_eq!(error, NotRegistered::Taken { pid: None });
+    let slot = world.announce(OWN, "/run/registered.sock").unwrap();
+    world.hello("1.0.0");
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    world.tell(Input::ControlClosed { slot });
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/registered.sock");
+}
+
+#[test]
+fn the_end_of_a_process_that_was_there_before_means_nothing() {
+    let (mut world, slot) = World::running();
+    world.tell(Input::Exited { slot, pid: 76, exit: Exit::Unknown });
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+}
+
+#[test]
+fn an_announcement_needs_a_permit_a_process_an_endpoint_and_a_broker_that_stays() {
+    let mut world = World::new();
+    let peer = PeerKey::new(1000, Some(OWN));
+    let mut announce = |world: &mut World, peer, announcement: &Announcement| {
+        world.broker.announced(world.now, peer, announcement).map(drop)
+    };
+    let good = announcement("1.0.0", "/run/own.sock");
+    let nobody = PeerKey::new(1000, None);
+    assert_eq!(announce(&mut world, nobody, &good), Err(NotRegistered::UnknownProcess));
+    assert_eq!(announce(&mut world, peer, &announcement("1.0.0", "")), Err(NotRegistered::NoEndpoint));
+    let bad = announce(&mut world, peer, &announcement("1", "/run/own.sock"));
+    assert!(matches!(bad, Err(NotRegistered::Announcement(_))));
+    while announce(&mut world, peer, &announcement("1", "/x")) != Err(NotRegistered::RateLimited) {}
+    world.tell(Input::Drain { deadline: None });
+    assert_eq!(announce(&mut world, PeerKey::new(1000, Some(7)), &good), Err(NotRegistered::Draining));
+}
