@@ -264,3 +264,6 @@ impl<H: Handler> Broker<H> {
         self.has_quiesced = false;
     }
 }
+
+#[cfg(test)]
+mod tests;
