@@ -130,6 +130,64 @@ fn a_backend_that_dies_before_it_replies_costs_a_session_nothing_and_a_request_i
     assert!(session.request(LANE, "dead").is_err());
 }
 
+#[test]
+fn the_example_in_the_readme_is_what_it_says_and_works() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let example = std::fs::read_to_string(root.join("examples/echo-client/src/main.rs")).unwrap();
+    let shown = &example[example.find("use broker_client").unwrap()..];
+    assert!(readme.contains(shown), "README.md shows another examples/echo-client");
+    assert!(shown.lines().filter(|line| !line.is_empty()).count() <= 15);
+
+    let world = World::new();
+    world.define("build-cache", &[]);
+    let _broker = Daemon::start(&mut world.brokerd(&["serve", "--instance", "svc:build-cache"]));
+    let run = || broker_tests::Finished::of(&mut world.command(&World::program("echo-client")));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let outcome = run();
+        assert!(outcome.is_success(), "{outcome:?}");
+        if outcome.stdout == "good day (Handoff)\ngood night\n" {
+            break;
+        }
+        assert_eq!(outcome.stdout, "good day (Broker)\ngood night\n", "the backend is new");
+        assert!(Instant::now() < deadline, "nothing is passed on");
+    }
+}
+
+/// Set in the process that counts its descriptors: no other test's may be among them.
+const CHILD_VARIABLE: &str = "BROKER_TESTS_CHILD";
+
+#[test]
+fn a_client_keeps_no_descriptor_of_a_session_that_has_ended() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    if let Some(socket) = std::env::var_os(CHILD_VARIABLE) {
+        let hello = Hello::new("cache".parse().unwrap(), "1.2.3".parse().unwrap());
+        let connector = Connector::new(hello).broker(PathBuf::from(socket)).timeout(PATIENCE).with_handoff();
+        let once = || {
+            let (mut session, _) =
+                blocking::Session::connect_with_request(&connector, LANE, "good day").unwrap();
+            session.request(LANE, "good day").unwrap();
+            drop(blocking::Session::connect(&connector).unwrap());
+        };
+        once();
+        let before = descriptors();
+        (0..50).for_each(|_| once());
+        assert_eq!(descriptors(), before);
+        return;
+    }
+    let (world, broker) = scene();
+    let at_rest = broker.descriptors();
+    let outcome = broker_tests::Finished::of(
+        world
+            .command(&std::env::current_exe().unwrap())
+            .args(["--exact", "a_client_keeps_no_descriptor_of_a_session_that_has_ended"])
+            .env(CHILD_VARIABLE, world.socket()),
+    );
+    assert!(outcome.is_success() && outcome.stdout.contains("1 passed"), "{outcome:?}");
+    broker.wait_for_descriptors(at_rest);
+}
+
 /// A broker and a backend of v1 that the test plays.
 struct Played {
     broker: UnixListener,

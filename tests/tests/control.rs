@@ -252,3 +252,57 @@ fn a_stopped_backend_has_at_most_64_offers_and_delays_nobody() {
     assert_eq!(client.rest(), [0; 0]);
     rustix::process::kill_process(pid_of(pid), rustix::process::Signal::CONT).unwrap();
 }
+
+#[test]
+fn a_backend_that_is_given_its_listener_has_a_control_connection_too() {
+    let scene = Scene::with(&["--label", "spawn.activation=listen-fds"]);
+    let mut client = scene.world.connect();
+    client.write(&[wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, "early"))].concat());
+    agreed(reply_of(&client.receive()));
+    assert_eq!(client.receive().payload, "early");
+}
+
+#[test]
+fn a_started_backend_that_knows_nothing_of_control_connections_is_dialled_for_each_offer() {
+    let world = World::new();
+    let offers_at = world.path("own/h.sock");
+    let backend = world.script(
+        "plain-backend",
+        &format!(
+            "unset RUNNING_PROCESS_BROKER_V1_CONTROL_FD RUNNING_PROCESS_BROKER_V1_CONTROL_PIPE\n\
+             exec {} --offers-at {}",
+            World::program("echo-backend").display(),
+            offers_at.display()
+        ),
+    );
+    let label = format!("handoff.endpoint={}", offers_at.display());
+    let added =
+        world.run(&["service", "add", "cache", "--binary", backend.to_str().unwrap(), "--label", &label]);
+    assert!(added.is_success(), "{added:?}");
+    let _broker = world.serve(&[]);
+    let mut client = world.connect();
+    let negotiated = agreed(client.say(&hello_with(BIT_0)));
+    assert_eq!((negotiated.server_capabilities, negotiated.handle_passed_token.len()), (BIT_0, 16));
+    assert!(HandoffAck::decode(client.receive().payload).unwrap().accepted);
+    assert_eq!(client.tell("adopted"), "adopted");
+    assert_eq!(agreed(world.connect().say(&hello_with(BIT_0 | BIT_32))).server_capabilities, 0);
+}
+
+#[test]
+fn a_backend_is_not_idle_while_a_connection_that_was_passed_to_it_is_open() {
+    let scene = Scene::with(&["--label", "idle.timeout_secs=1"]);
+    let pid = scene.backend_pid();
+    let (mut client, _) = scene.say(BIT_0);
+    client.receive();
+    // The broker looks once its timeout is over, and finds the one connection; then it waits as long again.
+    let looked_at = Instant::now();
+    while looked_at.elapsed() < std::time::Duration::from_millis(2_500) {
+        assert_eq!(client.tell("busy"), "busy");
+    }
+    assert_eq!(client.tell("?pid"), pid.to_string());
+    drop(client);
+    assert!(broker_tests::has_died(pid), "it is idle now");
+    let socket = scene.world.socket();
+    let dump = scene.world.run(&["dump", "--json", "--socket", socket.to_str().unwrap()]);
+    assert!(dump.stdout.contains("DIED_IDLE"), "{}", dump.stdout);
+}

@@ -90,7 +90,7 @@ fn who_lives_is_not_pushed_aside() {
 #[test]
 fn what_the_operator_registered_stays_when_the_backend_s_own_connection_goes() {
     let mut world = World::new();
-    world.broker.register(super::registration());
+    world.broker.register(registration());
     let error = world.announce(OWN, "/run/own.sock").unwrap_err();
     assert_eq!(error, NotRegistered::Taken { pid: None });
     let slot = world.announce(OWN, "/run/registered.sock").unwrap();
@@ -111,7 +111,7 @@ fn the_end_of_a_process_that_was_there_before_means_nothing() {
 fn an_announcement_needs_a_permit_a_process_an_endpoint_and_a_broker_that_stays() {
     let mut world = World::new();
     let peer = PeerKey::new(1000, Some(OWN));
-    let mut announce = |world: &mut World, peer, announcement: &Announcement| {
+    let announce = |world: &mut World, peer, announcement: &Announcement| {
         world.broker.announced(world.now, peer, announcement).map(drop)
     };
     let good = announcement("1.0.0", "/run/own.sock");
