@@ -306,3 +306,46 @@ fn a_backend_is_not_idle_while_a_connection_that_was_passed_to_it_is_open() {
     let dump = scene.world.run(&["dump", "--json", "--socket", socket.to_str().unwrap()]);
     assert!(dump.stdout.contains("DIED_IDLE"), "{}", dump.stdout);
 }
+
+#[test]
+fn a_backend_that_is_too_busy_to_say_so_is_not_idle() {
+    let scene = Scene::with(&["--label", "idle.timeout_secs=1"]);
+    let mut client = scene.world.connect();
+    client.send(&hello_frame(BIT_0 | BIT_32));
+    agreed(reply_of(&client.receive()));
+    let pid: u32 = client.tell("?pid").parse().unwrap();
+    // Its one thread does not come round while the broker asks, twice.
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::STOP).unwrap();
+    let stopped = Instant::now();
+    while stopped.elapsed() < std::time::Duration::from_millis(4_500) {
+        assert_eq!(scene.world.ask("status")["backends"][0]["state"], "running");
+    }
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::CONT).unwrap();
+    assert_eq!(client.tell("still here"), "still here");
+}
+
+#[test]
+fn a_backend_without_a_free_descriptor_rejects_an_offer_and_takes_the_next() {
+    let scene = Scene::new();
+    let pid = scene.backend_pid();
+    let limit = |soft: usize| {
+        let limit = rustix::process::Rlimit { current: Some(soft as u64), maximum: Some(4_096) };
+        rustix::process::prlimit(Some(pid_of(pid)), rustix::process::Resource::Nofile, limit).unwrap();
+    };
+    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    // The last connection that was passed on is gone a moment after its client.
+    let deadline = Instant::now() + PATIENCE;
+    let mut least = open();
+    while Instant::now() < deadline && scene.world.ask("status")["connections_open"] != 1 {}
+    for _ in 0..200 {
+        least = least.min(open());
+    }
+    limit(least);
+    let mut early = scene.world.connect();
+    early.send(&hello_frame(BIT_0 | BIT_32));
+    let negotiated = agreed(reply_of(&early.receive()));
+    assert_eq!(negotiated.server_capabilities, 0, "the broker answers, without a promise");
+    assert_eq!(scene.handoffs("rejected"), 1);
+    limit(1_024);
+    assert_eq!(scene.say(BIT_0).1.server_capabilities, BIT_0, "it still takes offers");
+}

@@ -352,3 +352,40 @@ fn a_broker_that_ends_with_offers_out_ends_in_time() {
     drop(offer);
     assert_eq!(client.rest(), [0; 0]);
 }
+
+#[test]
+fn an_answer_on_another_offer_s_connection_settles_nothing() {
+    let scene = Scene::new();
+    let (mut one, _) = scene.client();
+    let mut first = scene.backend.next_offer();
+    let (mut two, _) = scene.client();
+    let mut second = scene.backend.next_offer();
+    let answer = broker_tests::acknowledgement(&second.token, true, second.offer.correlation_id);
+    first.broker.write(&answer);
+    second.accept();
+    assert!(event(&mut two).accepted, "where it belongs it counts");
+    first.accept();
+    assert!(event(&mut one).accepted, "and this one waits for its own");
+    assert_eq!(scene.handoffs("accepted"), 2);
+}
+
+#[test]
+fn answers_that_settle_nothing_are_not_taken_for_ever() {
+    let scene = Scene::new();
+    let answers = |offer: &mut broker_tests::ReceivedOffer, count: usize| {
+        let stray = broker_tests::acknowledgement(&offer.token, true, u64::MAX);
+        offer.broker.write(&stray.repeat(count));
+    };
+    let (mut client, _) = scene.client();
+    let mut offer = scene.backend.next_offer();
+    answers(&mut offer, 64);
+    offer.accept();
+    assert!(event(&mut client).accepted);
+    let (mut client, _) = scene.client();
+    let mut offer = scene.backend.next_offer();
+    answers(&mut offer, 65);
+    offer.broker.wait_for_end();
+    drop(offer);
+    assert_eq!(client.rest(), [0; 0]);
+    scene.is_at_rest();
+}

@@ -107,8 +107,8 @@ impl Backend {
         let inherited = match activation::take_parent_stream(CONTROL_FD) {
             Ok(Some(descriptor)) => Some(Stream::from_owned_fd(descriptor).map_err(StartError::Control)?),
             Ok(None) => None,
-            // Somebody stands between the broker and this process: it is reached by dialling.
-            Err(error @ ActivationError::NotTheParents { .. }) => {
+            // Somebody stands between the broker and this process, or another backend in it has it.
+            Err(error @ (ActivationError::NotTheParents { .. } | ActivationError::Taken)) => {
                 tracing::debug!(%error, "there is no control connection");
                 None
             }

@@ -13,6 +13,7 @@ use broker_protocol::handoff::{Acknowledgement, Offer};
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::stream::Stream;
 use tokio::task::JoinSet;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{EndedBy, Service};
@@ -145,7 +146,8 @@ impl<H: Handler> Broker<H> {
     /// Rejects what was offered meanwhile, and closes the connection.
     pub(crate) async fn leave(mut self) {
         let Some(control) = &mut self.control else { return };
-        while let Some(event) = control.next_waiting().await {
+        // Also where this task has had its turn already: what is there is rejected now or never.
+        while let Some(event) = unconstrained(control.next_waiting()).await {
             if let Event::Offered(offer, descriptor) = event {
                 drop(descriptor);
                 if control.settle(&Acknowledgement::reject(&offer, "this process is ending")).is_err() {
@@ -160,7 +162,7 @@ impl<H: Handler> Broker<H> {
     fn offered(
         &mut self,
         offer: &Offer,
-        descriptor: OwnedDescriptor,
+        descriptor: Option<OwnedDescriptor>,
         connections: &mut Connections<H>,
     ) -> Result<(), ControlEnd> {
         let refusal = if self.has_quiesced {
@@ -171,12 +173,13 @@ impl<H: Handler> Broker<H> {
             None
         };
         let Some(control) = &mut self.control else { return Ok(()) };
-        let admitted = match refusal {
-            Some(refusal) => {
+        let admitted = match (refusal, descriptor) {
+            (Some(refusal), descriptor) => {
                 drop(descriptor);
                 Err(refusal)
             }
-            None => connections.admit_passed(descriptor).map_err(|why| why.to_string()),
+            (None, None) => Err("no descriptor is free for another connection".to_owned()),
+            (None, Some(descriptor)) => connections.admit_passed(descriptor).map_err(|why| why.to_string()),
         };
         match (admitted, offer.reply.clone()) {
             // The client waits for this process, and nobody for the broker.

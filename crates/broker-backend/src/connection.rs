@@ -7,6 +7,7 @@
 //! what a client is sent first is sent before anything is waited for.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::handler::{Handler, Outcome, Request};
 use crate::identity::{Identity, Unidentified};
-use crate::look::first_look;
+use crate::look::caught_look;
 
 /// Longest answer that is copied behind what the client is sent first, in bytes.
 const LONGEST_TOGETHER: usize = 4 * 1024;
@@ -226,11 +227,16 @@ impl<H: Handler> Connection<H> {
                 let echoed = Frame { payload: Bytes::new(), ..request.clone() };
                 let mut handling = pin!(service.handler.handle(Request::new(request, self.peer)));
                 // One that answers at once has its answer sent along.
-                let response = match first_look(handling.as_mut()).await {
-                    Some(response) => response,
-                    None => {
+                let response = match caught_look(handling.as_mut()).await {
+                    Ok(Some(response)) => response,
+                    Ok(None) => {
                         self.send_greeting().await?;
                         handling.await
+                    }
+                    // Without its reply the client would take it that nothing was carried out.
+                    Err(panic) => {
+                        self.send_greeting().await?;
+                        resume_unwind(panic)
                     }
                 };
                 match response.0 {

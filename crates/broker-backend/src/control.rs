@@ -16,7 +16,7 @@ use broker_protocol::handoff::{Acknowledgement, HandoffFault, Offer};
 use broker_protocol::wire::Frame;
 use broker_protocol::{FrameDecoder, FramingError, PayloadProtocol, frame_bytes};
 use broker_transport::descriptor::OwnedDescriptor;
-use broker_transport::fd_passing::{FdPassError, recv_with_fds};
+use broker_transport::fd_passing::{FdPassError, Received, recv_with_fds};
 use broker_transport::stream::{ConnectError, Stream};
 use thiserror::Error;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -34,8 +34,8 @@ const ANNOUNCEMENT_ID: u64 = 1;
 
 /// What comes from the broker.
 pub(crate) enum Event {
-    /// A client's connection, to be taken or not.
-    Offered(Offer, OwnedDescriptor),
+    /// A client's connection, to be taken or not; none where no descriptor was free for it.
+    Offered(Offer, Option<OwnedDescriptor>),
     /// A request, and the id that its answer echoes.
     Asked(u64, ControlMessage),
 }
@@ -82,7 +82,8 @@ pub(crate) struct Control {
     stream: Stream,
     decoder: FrameDecoder,
     received: BytesMut,
-    descriptors: VecDeque<OwnedDescriptor>,
+    /// One for each offer that has begun to come.
+    descriptors: VecDeque<Option<OwnedDescriptor>>,
     unsent: BytesMut,
     /// Answers that nobody waits for, and when they leave at the latest.
     held: BytesMut,
@@ -122,7 +123,14 @@ impl Control {
             let mut space = [0; READ_STEP];
             let received = tokio::select! {
                 biased;
-                received = recv_with_fds(&self.stream, &mut space, 1) => received?,
+                received = recv_with_fds(&self.stream, &mut space, 1) => match received {
+                    // The bytes are all there, and so is what comes next.
+                    Err(FdPassError::Cut { len }) => {
+                        self.descriptors.push_back(None);
+                        Received { len, descriptors: Vec::new() }
+                    }
+                    received => received?,
+                },
                 sent = self.stream.write_some(&self.unsent), if !self.unsent.is_empty() => {
                     self.unsent.advance(sent?);
                     continue;
@@ -208,7 +216,7 @@ impl Control {
             return Err(ControlEnd::Closed);
         }
         self.received.extend_from_slice(bytes);
-        self.descriptors.extend(descriptors);
+        self.descriptors.extend(descriptors.into_iter().map(Some));
         Ok(())
     }
 
@@ -293,7 +301,7 @@ mod tests {
             };
             assert_eq!(offered.connection.get(), number);
             let mut byte = [0];
-            Stream::from_owned_fd(descriptor).unwrap().read_some(&mut byte).await.unwrap();
+            Stream::from_owned_fd(descriptor.unwrap()).unwrap().read_some(&mut byte).await.unwrap();
             assert_eq!(u64::from(byte[0]), number);
             let Event::Asked(id, _) = control.next().await.unwrap() else { panic!("expected a question") };
             assert_eq!(id, 40 + number);

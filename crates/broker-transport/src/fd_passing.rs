@@ -44,7 +44,10 @@ pub enum FdPassError {
     /// The kernel cut the message (`MSG_CTRUNC`): too many came, or no descriptor is free here. What
     /// did come is closed.
     #[error("the kernel cut a message's descriptors, for want of free ones here or because too many came")]
-    Cut,
+    Cut {
+        /// Bytes read; the kernel cuts descriptors only.
+        len: usize,
+    },
     /// The system refused.
     #[error("cannot pass descriptors: {0}")]
     Io(#[from] io::Error),

@@ -178,7 +178,7 @@ async fn a_message_that_the_kernel_cuts_is_an_error_and_leaves_nothing_open() {
     sendmsg(&near, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()).unwrap();
     drop(writer);
     let error = recv_with_fds(&far, &mut [0; 1], MAX_DESCRIPTORS).await.unwrap_err();
-    assert!(matches!(error, FdPassError::Cut), "{error}");
+    assert!(matches!(error, FdPassError::Cut { len: 1 }), "{error}");
     assert_eq!(end_of(&mut reader), "");
 }
 

@@ -200,9 +200,18 @@ async fn a_panic_at_the_first_look_closes_its_connection_alone() {
     let mut scene = Scene::new().await;
     let client = scene.offer("cache", "the reply").await;
     client.send_all(&request("panic")).await.unwrap();
-    let mut rest = [0; 64];
-    let end = async { while client.read_some(&mut rest).await.unwrap_or(0) > 0 {} };
+    let mut said = Vec::new();
+    let end = async {
+        let mut part = [0; 64];
+        loop {
+            match client.read_some(&mut part).await.unwrap_or(0) {
+                0 => break,
+                count => said.extend_from_slice(&part[..count]),
+            }
+        }
+    };
     scene.until(end).await;
+    assert_eq!(said, b"the reply", "so the client knows that its request was begun");
     assert_eq!(scene.verdict().await.verdict, Verdict::Accepted);
     let usage = scene.ask(ControlMessage::UsageQuery(UsageQuery {})).await;
     assert_eq!(usage, ControlMessage::Usage(Usage { connections: 0 }));

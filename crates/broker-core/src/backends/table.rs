@@ -146,6 +146,8 @@ pub struct Backend {
     /// Whether its registration is that process's own, and goes with it.
     pub(crate) is_self_registered: bool,
     pub(crate) control: ControlState,
+    /// What it has announced there.
+    pub(crate) announced: Capabilities,
     pub(crate) waiters: Vec<Waiter>,
     /// Of the Hello that first waited, for the process that is started because of it.
     pub(crate) trace: TraceContext,
@@ -206,19 +208,28 @@ impl Backend {
 
     /// How it takes connections that are passed to it.
     pub fn handoff(&self) -> BackendHandoff {
+        let takes_offers = self.announced.contains(Capabilities::HANDLE_PASSING);
         match self.control {
-            ControlState::Open => BackendHandoff::Control,
-            ControlState::None | ControlState::Silent if self.handoff_endpoint().is_some() => {
-                BackendHandoff::Plain
+            ControlState::Open if takes_offers && self.announced.contains(Capabilities::EARLY_DATA) => {
+                BackendHandoff::Control
             }
-            ControlState::None | ControlState::Silent => BackendHandoff::DialOnly,
+            ControlState::Open if takes_offers => BackendHandoff::ControlOffers,
+            ControlState::Open | ControlState::None | ControlState::Silent => {
+                if self.handoff_endpoint().is_some() {
+                    BackendHandoff::Plain
+                } else {
+                    BackendHandoff::DialOnly
+                }
+            }
         }
     }
 
     /// Where it is dialled for offers: as it was registered, or as its definition says.
     pub fn handoff_endpoint(&self) -> Option<&str> {
-        let registered =
-            self.registration.as_ref().and_then(|registered| registered.handoff_endpoint.as_deref());
+        // One that was started has nothing to do with a registration that led nowhere.
+        let is_started = self.state.live().is_some_and(|live| live.origin == Origin::Started);
+        let registration = self.registration.as_ref().filter(|_| !is_started);
+        let registered = registration.and_then(|registered| registered.handoff_endpoint.as_deref());
         let defined = || self.definition.as_ref()?.settings().handoff_endpoint.as_deref();
         registered.or_else(defined)
     }
@@ -282,6 +293,7 @@ impl BackendTable {
             announced_by: None,
             is_self_registered: false,
             control: ControlState::None,
+            announced: Capabilities::empty(),
             waiters: Vec::new(),
             trace: TraceContext::default(),
             series: series(),

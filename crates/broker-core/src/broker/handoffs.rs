@@ -5,6 +5,7 @@
 //! offer is counted under exactly one outcome; one that was not answered in time is abandoned, never
 //! taken back.
 
+use broker_protocol::Capabilities;
 use broker_protocol::handoff::{Acknowledgement, Verdict};
 
 use super::{Action, Broker};
@@ -48,7 +49,6 @@ impl<E: Entropy> Broker<E> {
         slot: BackendSlot,
         answer: &Acknowledgement,
     ) -> Result<Settlement, AckError> {
-        self.spoke(slot);
         let handoffs = self.handler.handoffs();
         if handoffs.backend_of(answer.connection) != Some(slot) {
             return Err(AckError::NotPending);
@@ -57,12 +57,12 @@ impl<E: Entropy> Broker<E> {
             Verdict::Accepted => (
                 handoffs.acknowledge(now.monotonic, answer.connection, &answer.token)?,
                 HandoffOutcome::Accepted,
-                Settlement::accepted(),
+                Settlement::accepted(answer.connection),
             ),
             Verdict::Rejected { .. } => (
                 handoffs.reject(now.monotonic, answer.connection, &answer.token)?,
                 HandoffOutcome::Rejected,
-                Settlement::rejected(),
+                Settlement::rejected(answer.connection),
             ),
         };
         if let Some(series) = self.backends.get(slot).map(|backend| backend.series) {
@@ -78,7 +78,10 @@ impl<E: Entropy> Broker<E> {
         Some((backend.handoff_endpoint()?, backend.state.live()?.pid))
     }
 
-    pub(super) fn control_opened(&mut self, slot: BackendSlot) {
+    pub(super) fn control_opened(&mut self, slot: BackendSlot, announced: Capabilities) {
+        if let Some(backend) = self.backends.get_mut(slot) {
+            backend.announced = announced;
+        }
         self.set_control(slot, ControlState::Open);
     }
 
@@ -99,7 +102,6 @@ impl<E: Entropy> Broker<E> {
                 Stage::Offered => {
                     self.count_handoff(lapsed.backend, HandoffOutcome::Expired);
                     self.actions.push_back(Action::Abandon { connection: lapsed.connection });
-                    self.fell_silent(lapsed.backend);
                 }
             }
         }
@@ -112,13 +114,15 @@ impl<E: Entropy> Broker<E> {
         }
     }
 
-    fn fell_silent(&mut self, slot: BackendSlot) {
+    /// An offer that was out on a backend's control connection has expired.
+    pub(super) fn fell_silent(&mut self, slot: BackendSlot) {
         if self.backends.get(slot).is_some_and(|backend| backend.control == ControlState::Open) {
             self.set_control(slot, ControlState::Silent);
         }
     }
 
-    fn spoke(&mut self, slot: BackendSlot) {
+    /// Something came on a backend's control connection.
+    pub fn spoke(&mut self, slot: BackendSlot) {
         if self.backends.get(slot).is_some_and(|backend| backend.control == ControlState::Silent) {
             self.set_control(slot, ControlState::Open);
         }

@@ -197,6 +197,7 @@ impl<E: Entropy> Broker<E> {
 
     fn answer_waiters(&mut self, now: Now, slot: BackendSlot) {
         let waiters = self.take_waiters(slot);
+        self.expire_offers(now);
         let Some(backend) = self.backends.get(slot) else { return };
         let Some(live) = backend.state.live() else { return };
         let (service, version, series) = (backend.service.clone(), backend.version.clone(), backend.series);
@@ -205,7 +206,6 @@ impl<E: Entropy> Broker<E> {
         let policy_allows = settings.is_some_and(|settings| settings.handoff_enabled);
         let warnings = settings.map_or(&[][..], |settings| &settings.warnings);
         let route = Arc::new(Route::new(version, live.endpoint.clone(), backend.handoff(), slot, warnings));
-        self.expire_offers(now);
         for waiter in waiters {
             let Waiter { connection, capabilities, keepalive_secs, accepted, request_id, .. } = waiter;
             let reply =
@@ -411,22 +411,32 @@ impl<E: Entropy> Broker<E> {
         self.handler.unregister(backend.service.as_str(), &backend.version);
         match backend.control {
             ControlState::Open => {
-                // What is left of its time after that is at least half.
+                let pid = backend.state.live().and_then(|live| live.pid);
                 let limit = QUIESCE_LIMIT.min(patience / 2);
-                self.kill_after(now, slot, patience);
-                self.actions.push_back(Action::Quiesce { slot, limit });
+                let until_kill = match reason {
+                    StopReason::Idle => limit + patience,
+                    // A drain has an end.
+                    StopReason::Shutdown => patience,
+                };
+                self.kill_after(now, slot, until_kill);
+                self.actions.push_back(Action::Quiesce { slot, pid, limit });
             }
             ControlState::None | ControlState::Silent => self.terminate(now, slot, patience),
         }
     }
 
     /// A backend has nothing at hand any more, or does not say so in time.
-    pub(super) fn quiesced(&mut self, now: Now, slot: BackendSlot) {
+    pub(super) fn quiesced(&mut self, now: Now, slot: BackendSlot, pid: Option<u32>) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
-        if matches!(backend.state, BackendState::Draining(..))
+        if let BackendState::Draining(live, reason) = &backend.state
+            && live.pid == pid
             && let Some(due) = backend.kill_at
         {
-            self.terminate(now, slot, due.duration_since(now.monotonic));
+            let patience = match reason {
+                StopReason::Idle => KILL_AFTER,
+                StopReason::Shutdown => due.duration_since(now.monotonic),
+            };
+            self.terminate(now, slot, patience);
         }
     }
 

@@ -28,7 +28,7 @@ mod view;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use broker_protocol::{BoundedEvent, ConnectionId, SpawnFailure, Version};
+use broker_protocol::{BoundedEvent, Capabilities, ConnectionId, SpawnFailure, Version};
 use foldhash::fast::RandomState;
 
 pub use config::{BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER, QUIESCE_LIMIT};
@@ -103,8 +103,15 @@ pub enum Input {
         /// Whether there are any; false where that cannot be told.
         is_in_use: bool,
     },
-    /// A backend's control connection is open: it takes offers there.
+    /// A backend's control connection is open.
     ControlOpened {
+        /// Which.
+        slot: BackendSlot,
+        /// What it says that it can do there.
+        announced: Capabilities,
+    },
+    /// An offer that was out on a backend's control connection has expired.
+    ControlSilent {
         /// Which.
         slot: BackendSlot,
     },
@@ -117,6 +124,8 @@ pub enum Input {
     Quiesced {
         /// Which.
         slot: BackendSlot,
+        /// Whose: another process may have the slot by now.
+        pid: Option<u32>,
     },
     /// A backend's process ended.
     Exited {
@@ -172,6 +181,8 @@ pub enum Action {
     Quiesce {
         /// Which.
         slot: BackendSlot,
+        /// Its process id.
+        pid: Option<u32>,
         /// How long it may take.
         limit: std::time::Duration,
     },
@@ -285,9 +296,10 @@ impl<E: Entropy> Broker<E> {
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
             Input::Looked { slot, endpoint, is_in_use } => self.looked(now, slot, &endpoint, is_in_use),
-            Input::ControlOpened { slot } => self.control_opened(slot),
+            Input::ControlOpened { slot, announced } => self.control_opened(slot, announced),
+            Input::ControlSilent { slot } => self.fell_silent(slot),
             Input::ControlClosed { slot } => self.control_closed(now, slot),
-            Input::Quiesced { slot } => self.quiesced(now, slot),
+            Input::Quiesced { slot, pid } => self.quiesced(now, slot, pid),
             Input::Exited { slot, pid, exit } => self.exited(now, slot, pid, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
             Input::Drain { deadline } => self.drain(now, deadline),

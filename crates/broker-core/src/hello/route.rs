@@ -9,6 +9,8 @@ use crate::handoff::BackendSlot;
 pub enum BackendHandoff {
     /// It has a control connection, and writes the reply itself where the client allows it.
     Control,
+    /// It has a control connection, and leaves the reply to the broker.
+    ControlOffers,
     /// It has an endpoint that is dialled for each offer: plain v1.
     Plain,
     /// Clients dial it.
@@ -20,7 +22,7 @@ impl BackendHandoff {
     pub const fn capabilities(self) -> Capabilities {
         match self {
             Self::Control => Capabilities::HANDLE_PASSING.union(Capabilities::EARLY_DATA),
-            Self::Plain => Capabilities::HANDLE_PASSING,
+            Self::ControlOffers | Self::Plain => Capabilities::HANDLE_PASSING,
             Self::DialOnly => Capabilities::empty(),
         }
     }
@@ -33,7 +35,7 @@ impl BackendHandoff {
         client.contains(Capabilities::HANDLE_PASSING)
             && match self {
                 Self::Control => true,
-                Self::Plain => is_plain_client,
+                Self::ControlOffers | Self::Plain => is_plain_client,
                 Self::DialOnly => false,
             }
     }

@@ -17,6 +17,11 @@ use crate::stream::Stream;
 /// How far the buffer runs ahead of what has arrived, in bytes, where no frame has begun that is longer.
 pub const READ_AHEAD: usize = 4 * 1024;
 
+/// Longest body that is copied out of the buffer, in bytes.
+const LONGEST_COPIED: usize = 1024;
+/// Longest body whose room may be used again for what follows, in bytes.
+const LONGEST_ROOM_KEPT: usize = 64 * 1024;
+
 /// Collects frames, and whatever is behind them.
 ///
 /// ```
@@ -61,7 +66,18 @@ impl FrameBuffer {
         }
         self.bytes.truncate(self.filled);
         self.bytes.advance(HEADER_LEN);
-        let body = self.bytes.split_to(body_len).freeze();
+        let body = if body_len <= LONGEST_COPIED {
+            // Whoever keeps it keeps no more than that, and the room is used again.
+            let body = Bytes::copy_from_slice(&self.bytes[..body_len]);
+            self.bytes.advance(body_len);
+            body
+        } else {
+            self.bytes.split_to(body_len).freeze()
+        };
+        if body_len > LONGEST_ROOM_KEPT {
+            // Else the room would be this buffer's for good, as soon as the body is gone.
+            self.bytes = BytesMut::from(&self.bytes[..]);
+        }
         self.filled = self.bytes.len();
         Ok(Some(body))
     }
@@ -188,6 +204,33 @@ mod tests {
         let (_, largest) = feed(&mut frames, &declared, 5);
         assert!(largest <= READ_AHEAD);
         assert!(frames.space().len() <= GROWTH_STEP);
+    }
+
+    #[test]
+    fn an_idle_connection_keeps_no_room_of_a_long_frame() {
+        let mut frames = FrameBuffer::new(1 << 24);
+        assert_eq!(feed(&mut frames, &frame(1 << 24), 1 << 20).0, [1 << 24]);
+        for _ in 0..100 {
+            feed(&mut frames, &frame(10), 100);
+        }
+        frames.space();
+        assert!(frames.bytes.capacity() <= LONGEST_ROOM_KEPT, "{} bytes", frames.bytes.capacity());
+    }
+
+    #[test]
+    fn a_short_body_that_is_kept_keeps_little_else() {
+        let mut frames = FrameBuffer::new(1 << 24);
+        let mut kept = Vec::new();
+        let mut pages = std::collections::BTreeSet::new();
+        for _ in 0..1_000 {
+            let wire = frame(50);
+            frames.space()[..wire.len()].copy_from_slice(&wire);
+            frames.filled(wire.len()).unwrap();
+            let body = frames.next_body().unwrap().unwrap();
+            pages.insert(body.as_ptr() as usize / 4_096);
+            kept.push(body);
+        }
+        assert!(pages.len() < 100, "1,000 bodies of 50 bytes lie in {} pages", pages.len());
     }
 
     #[test]

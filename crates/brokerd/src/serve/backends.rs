@@ -25,7 +25,7 @@ use broker_transport::process::{self, ChildProcess, Inherited, ParentDeath, Proc
 use broker_transport::stream::Stream;
 use broker_transport::{endpoint, fd_passing, identity};
 
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::control;
 use super::shell::Shell;
@@ -33,6 +33,8 @@ use super::watches::Watches;
 use crate::definitions;
 use crate::redact::redact;
 
+/// How long what a backend has said before its end is read.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long a backend may take to say whether it is in use.
 const USAGE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of a dead backend's standard error that are told.
@@ -46,7 +48,9 @@ pub(super) struct Process {
     is_doomed: Cell<bool>,
     socket: RefCell<Option<PathBuf>>,
     /// The task of its control connection.
-    control: RefCell<Option<AbortHandle>>,
+    control: RefCell<Option<JoinHandle<()>>>,
+    /// It has taken a connection that was passed to it.
+    has_adopted: Cell<bool>,
 }
 
 impl Process {
@@ -73,10 +77,21 @@ impl Process {
         }
     }
 
-    /// Ends its control connection, which others that have inherited it may hold open.
-    fn end_control(&self) {
-        if let Some(task) = self.control.take() {
-            task.abort();
+    pub(super) fn note_adopted(&self) {
+        self.has_adopted.set(true);
+    }
+
+    pub(super) fn has_adopted(&self) -> bool {
+        self.has_adopted.get()
+    }
+
+    /// Ends its control connection, once what it has said there is read. Others that have inherited it may
+    /// hold it open.
+    async fn end_control(&self) {
+        let Some(task) = self.control.take() else { return };
+        let abort = task.abort_handle();
+        if tokio::time::timeout(LAST_WORDS, task).await.is_err() {
+            abort.abort();
         }
     }
 
@@ -99,7 +114,7 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
         }
         Err(failure) => Input::StartFailed { slot, failure },
     };
-    process.end_control();
+    process.end_control().await;
     process.remove_socket();
     shell.forget_process(slot);
     shell.tell(ended);
@@ -139,7 +154,7 @@ async fn bring_up(
             endpoint: endpoint.clone(),
         };
         let serve = control::serve_started(Rc::clone(shell), order.slot, control, started);
-        *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve).abort_handle());
+        *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve));
     }
     match order.definition.settings().activation {
         Activation::Bind => {}
@@ -304,7 +319,7 @@ pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String)
 }
 
 /// Tells a backend to finish what is at hand, and waits until it has.
-pub(super) async fn quiesce(shell: Rc<Shell>, slot: BackendSlot, limit: Duration) {
+pub(super) async fn quiesce(shell: Rc<Shell>, slot: BackendSlot, pid: Option<u32>, limit: Duration) {
     if let Some(control) = shell.control(slot) {
         let deadline_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let question = ControlMessage::Quiesce(Quiesce { deadline_ms });
@@ -312,7 +327,7 @@ pub(super) async fn quiesce(shell: Rc<Shell>, slot: BackendSlot, limit: Duration
             tracing::debug!(?limit, "a backend does not say that it has quiesced");
         }
     }
-    shell.tell(Input::Quiesced { slot });
+    shell.tell(Input::Quiesced { slot, pid });
 }
 
 /// Whether a backend has connections, as it says itself: only it knows of those that were passed to it.
@@ -330,6 +345,8 @@ async fn usage(shell: &Shell, slot: BackendSlot) -> Option<bool> {
 pub(super) async fn look(shell: Rc<Shell>, slot: BackendSlot, endpoint: String) {
     let is_in_use = match usage(&shell, slot).await {
         Some(is_in_use) => is_in_use,
+        // Nobody else knows of the connections that were passed to it.
+        None if shell.has_adopted(slot) => true,
         None => is_dialled(endpoint.clone()).await,
     };
     if is_in_use {

@@ -243,6 +243,8 @@ impl Exchange<'_> {
                 // Nothing ran since the decision, so the reply cannot have come yet.
                 let reply = self.shell.wait_for_reply(self.key);
                 tokio::select! {
+                    // A reply may hold a token, which somebody has to give back.
+                    biased;
                     reply = reply => reply.ok(),
                     _ = self.stream.hung_up() => None,
                 }

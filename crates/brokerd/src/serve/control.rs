@@ -20,7 +20,9 @@ use broker_protocol::control::{
 };
 use broker_protocol::prost::DecodeError;
 use broker_protocol::wire::{Frame, FrameKind};
-use broker_protocol::{FrameDecoder, FramingError, PayloadProtocol, ServiceName, Version, frame_bytes};
+use broker_protocol::{
+    Capabilities, FrameDecoder, FramingError, PayloadProtocol, ServiceName, Version, frame_bytes,
+};
 use broker_transport::descriptor::BorrowedDescriptor;
 use broker_transport::fd_passing::{FdPassError, try_send_with_fds};
 use broker_transport::stream::Stream;
@@ -204,7 +206,8 @@ pub(super) async fn serve_started(shell: Rc<Shell>, slot: BackendSlot, stream: S
     let end = async {
         let (id, announcement) = incoming.announcement().await?;
         started.check(&announcement)?;
-        admit(&shell, slot, &control, id, &mut incoming).await
+        let announced = Capabilities::from_bits_retain(announcement.capabilities);
+        admit(&shell, slot, &control, (id, announced), &mut incoming).await
     };
     let Err(end) = end.await;
     tracing::debug!(service = %started.service, version = %started.version, %end, "a control connection ended");
@@ -221,7 +224,9 @@ pub(super) async fn serve_registered(
     let control = Control::new(stream);
     let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
         Ok(slot) => {
-            let Err(end) = admit(shell, slot, &control, id, &mut Incoming::new(&control)).await;
+            let announced = Capabilities::from_bits_retain(announcement.capabilities);
+            let mut incoming = Incoming::new(&control);
+            let Err(end) = admit(shell, slot, &control, (id, announced), &mut incoming).await;
             end.to_string()
         }
         Err(why) => {
@@ -241,12 +246,12 @@ async fn admit(
     shell: &Rc<Shell>,
     slot: BackendSlot,
     control: &Rc<Control>,
-    id: u64,
+    (id, announced): (u64, Capabilities),
     incoming: &mut Incoming<'_>,
 ) -> Result<Infallible, ControlEnd> {
     let admitted = ControlMessage::Admittance(Admittance { admitted: true, reason: String::new() });
     control.send(&admitted.to_frame(id))?;
-    let _in_use = InUse::begin(shell, slot, control);
+    let _in_use = InUse::begin(shell, slot, control, announced);
     loop {
         let frame = tokio::select! {
             frame = incoming.next() => frame?,
@@ -264,15 +269,22 @@ struct InUse<'a> {
 }
 
 impl<'a> InUse<'a> {
-    fn begin(shell: &'a Rc<Shell>, slot: BackendSlot, control: &'a Rc<Control>) -> Self {
+    fn begin(
+        shell: &'a Rc<Shell>,
+        slot: BackendSlot,
+        control: &'a Rc<Control>,
+        announced: Capabilities,
+    ) -> Self {
         shell.add_control(slot, control);
-        shell.tell(Input::ControlOpened { slot });
+        shell.tell(Input::ControlOpened { slot, announced });
         Self { shell, slot, control }
     }
 }
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
+        // Whoever waits for an answer hears that there will be none.
+        self.control.asked.borrow_mut().clear();
         self.shell.remove_control(self.slot, self.control);
         self.shell.tell(Input::ControlClosed { slot: self.slot });
     }
@@ -281,16 +293,23 @@ impl Drop for InUse<'_> {
 impl Control {
     /// Takes in a frame from the backend.
     fn take(&self, shell: &Rc<Shell>, slot: BackendSlot, frame: Frame) -> Result<(), ControlEnd> {
+        shell.call(|broker, _| broker.spoke(slot));
         if frame.lane() == PayloadProtocol::HANDOFF {
-            if let Some((answer, settlement)) = handoff::settle_by(shell, slot, frame)
+            let is_out_here = |connection| shell.is_parked(connection, slot);
+            if let Some((answer, settlement)) = handoff::settle_by(shell, slot, frame, is_out_here)
                 && let Some(parked) = shell.unpark(answer.connection)
             {
-                parked.settle(shell, &answer, settlement);
+                parked.settle(&answer, settlement);
             }
             return Ok(());
         }
         let id = frame.request_id;
-        let message = ControlMessage::from_frame(frame)?;
+        let message = match ControlMessage::from_frame(frame) {
+            Ok(message) => message,
+            // A backend of a later version may say more.
+            Err(ControlFault::Empty) => return Ok(()),
+            Err(fault) => return Err(fault.into()),
+        };
         if message.kind() == FrameKind::Response
             && let Some(asked) = self.asked.borrow_mut().remove(&id)
         {

@@ -32,6 +32,8 @@ use super::shell::Shell;
 /// Longest reply that travels with an offer, in bytes. A longer one, because of its trace context, is
 /// written here.
 const MAX_TRAVELLING_REPLY: usize = 8 * 1024;
+/// Most frames on a connection for one offer that do not answer it.
+const MAX_STRAYS: u32 = 64;
 /// Longest body of a backend's answer to an offer, in bytes.
 const MAX_ANSWER_BODY: usize = 4 * 1024;
 
@@ -91,6 +93,8 @@ enum NoAnswer {
     Read(#[from] ReadError),
     #[error("the answer is not a Frame: {0}")]
     NotAFrame(#[from] DecodeError),
+    #[error("{MAX_STRAYS} frames came that do not answer it")]
+    Strays,
 }
 
 impl Terms {
@@ -130,7 +134,7 @@ impl Terms {
 }
 
 /// Passes a connection on. `reply` is the encoded answer to its Hello.
-pub(super) async fn pass(shell: &Rc<Shell>, held: Held, terms: Terms, reply: Vec<u8>) {
+pub(super) async fn pass(shell: &Rc<Shell>, mut held: Held, terms: Terms, reply: Vec<u8>) {
     match terms.negotiation.handover() {
         Handover::None => {
             connection::write(held.stream(), &reply).await;
@@ -156,6 +160,7 @@ pub(super) async fn pass(shell: &Rc<Shell>, held: Held, terms: Terms, reply: Vec
                 shell.call(|broker, _| broker.not_offered(&terms.negotiation));
                 return;
             }
+            held.answered();
             let offered = match way {
                 Way::Control => offer_by_control(shell, held, terms, None),
                 Way::Dialled { backend, token, offer } => {
@@ -183,7 +188,7 @@ enum Way {
 
 async fn way_to(shell: &Rc<Shell>, terms: &Terms) -> Result<Way, NotOffered> {
     match terms.negotiation.route.handoff() {
-        BackendHandoff::Control => Ok(Way::Control),
+        BackendHandoff::Control | BackendHandoff::ControlOffers => Ok(Way::Control),
         BackendHandoff::Plain | BackendHandoff::DialOnly => {
             let (token, offer) = terms.offer(shell, None)?;
             let backend = dial(shell, terms).await?;
@@ -209,7 +214,7 @@ fn offer_by_control(
         Err(why) => return Err(Box::new(Unsent { held, terms, why })),
     };
     let (control, offer) = ready;
-    let lent = held.lend();
+    let lent = held.lend(terms.connection());
     let sent = control.offer(&offer, lent.descriptor());
     match sent {
         Ok(()) => {
@@ -271,7 +276,7 @@ async fn offer_by_dialling(
     if let Err(why) = ready {
         return unsent(held, terms, why);
     }
-    let lent = held.lend();
+    let lent = held.lend(terms.connection());
     let sent = match send_with_fds(backend, token.as_bytes(), &[lent.descriptor()]).await {
         Ok(sent) => sent,
         Err(error) => return unsent(lent.not_sent(&error), terms, error.into()),
@@ -279,7 +284,7 @@ async fn offer_by_dialling(
     let limit = shell.look(|broker, _| broker.config().hello.handoff.ack_deadline);
     let answer = wait_for_answer(shell, backend, &terms, &token.as_bytes()[sent..], offer);
     match tokio::time::timeout(limit, answer).await {
-        Ok(Ok((answer, settlement))) => Parked { lent, terms }.settle(shell, &answer, settlement),
+        Ok(Ok((answer, settlement))) => Parked { lent, terms }.settle(&answer, settlement),
         Ok(Err(why)) => {
             tracing::debug!(connection_id = %terms.connection(), %why, "an offer was not answered");
             shell.call(|broker, _| broker.answer_lost(&terms.negotiation));
@@ -310,19 +315,27 @@ async fn wait_for_answer(
     backend.send_all(token_rest).await.map_err(NoAnswer::Send)?;
     backend.send_all(offer).await.map_err(NoAnswer::Send)?;
     let mut frames = FrameBuffer::new(MAX_ANSWER_BODY);
+    let mut strays = 0;
     loop {
         let frame = Frame::decode(frames.read_from(backend).await?)?;
-        if let Some(settled) = settle_by(shell, terms.slot(), frame) {
+        let is_its_own = |connection| connection == terms.connection();
+        if let Some(settled) = settle_by(shell, terms.slot(), frame, is_its_own) {
             return Ok(settled);
+        }
+        strays += 1;
+        if strays > MAX_STRAYS {
+            return Err(NoAnswer::Strays);
         }
     }
 }
 
-/// What a frame from a backend settles, if it is the answer to an offer that is still waited for.
+/// What a frame from a backend settles, if it is the answer to an offer that went the same way and is still
+/// waited for.
 pub(super) fn settle_by(
     shell: &Rc<Shell>,
     slot: BackendSlot,
     frame: Frame,
+    went_this_way: impl FnOnce(ConnectionId) -> bool,
 ) -> Option<(Acknowledgement, Settlement)> {
     let answer = match Acknowledgement::from_response(frame) {
         Ok(answer) => answer,
@@ -331,8 +344,17 @@ pub(super) fn settle_by(
             return None;
         }
     };
+    if !went_this_way(answer.connection) {
+        tracing::debug!(connection_id = %answer.connection, "an answer came another way than its offer went");
+        return None;
+    }
     match shell.call(|broker, now| broker.answered(now, slot, &answer)) {
-        Ok(settlement) => Some((answer, settlement)),
+        Ok(settlement) => {
+            if matches!(settlement, Settlement::Accepted(_)) {
+                shell.note_adopted(slot);
+            }
+            Some((answer, settlement))
+        }
         Err(error) => {
             tracing::debug!(connection_id = %answer.connection, %error, "an answer settles nothing");
             None
@@ -342,26 +364,25 @@ pub(super) fn settle_by(
 
 impl Parked {
     /// Does what the backend's answer allows.
-    pub(super) fn settle(self, shell: &Rc<Shell>, answer: &Acknowledgement, settlement: Settlement) {
+    pub(super) fn settle(self, answer: &Acknowledgement, settlement: Settlement) {
         let Self { lent, terms } = self;
         match (settlement, terms.negotiation.handover()) {
             (Settlement::Accepted(proof), Handover::AfterReply) => {
-                if let Ok(event) = frame_bytes(&answer.to_event(terms.echo().request_id)) {
-                    lent.accepted(proof).say(&event);
+                let event = frame_bytes(&answer.to_event(terms.echo().request_id));
+                if let (Some(farewell), Ok(event)) = (lent.accepted(&proof), event) {
+                    farewell.say(&event);
                 }
             }
             // The reply tells the client.
             (Settlement::Accepted(_), Handover::WithReply | Handover::None) => drop(lent),
             // The client has its reply; that the connection closes tells it to dial at once.
             (Settlement::Rejected(proof), Handover::AfterReply | Handover::None) => {
-                drop(lent.rejected(proof));
+                drop(lent.rejected(&proof));
             }
             (Settlement::Rejected(proof), Handover::WithReply) => {
-                let held = lent.rejected(proof);
-                let shell = Rc::clone(shell);
+                let Some(held) = lent.rejected(&proof) else { return };
                 tokio::task::spawn_local(async move {
                     connection::write(held.stream(), &terms.reply_without_handoff()).await;
-                    drop(shell);
                 });
             }
         }

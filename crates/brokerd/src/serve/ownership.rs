@@ -6,6 +6,7 @@
 //! shuts down.
 
 use broker_core::handoff::{Acceptance, Rejection};
+use broker_protocol::ConnectionId;
 use broker_transport::descriptor::BorrowedDescriptor;
 use broker_transport::fd_passing::FdPassError;
 use broker_transport::stream::{BlockingMode, Stream};
@@ -18,7 +19,7 @@ use super::shell::InFlight;
 struct Client {
     stream: Stream,
     _open: Open,
-    _in_flight: InFlight,
+    in_flight: Option<InFlight>,
 }
 
 /// A connection that is the broker's.
@@ -26,45 +27,56 @@ pub(super) struct Held(Client);
 
 impl Held {
     pub(super) const fn new(stream: Stream, open: Open, in_flight: InFlight) -> Self {
-        Self(Client { stream, _open: open, _in_flight: in_flight })
+        Self(Client { stream, _open: open, in_flight: Some(in_flight) })
     }
 
     pub(super) const fn stream(&self) -> &Stream {
         &self.0.stream
     }
 
-    /// Begins to offer it.
-    pub(super) fn lend(self) -> Lent {
-        Lent(self.0)
+    /// Its client has its answer; what comes now is not waited for where the broker ends.
+    pub(super) fn answered(&mut self) {
+        self.0.in_flight = None;
+    }
+
+    /// Begins to offer it, under the negotiation's id.
+    pub(super) fn lend(self, connection: ConnectionId) -> Lent {
+        Lent { client: self.0, connection }
     }
 }
 
 /// A connection that is on offer.
-pub(super) struct Lent(Client);
+pub(super) struct Lent {
+    client: Client,
+    connection: ConnectionId,
+}
 
 impl Lent {
     /// What is sent with the offer.
     pub(super) fn descriptor(&self) -> BorrowedDescriptor<'_> {
-        self.0.stream.descriptor()
+        self.client.stream.descriptor()
     }
 
     /// The offer did not leave: an error of sending a descriptor means that nothing was sent.
     pub(super) fn not_sent(self, _proof: &FdPassError) -> Held {
-        Held(self.0)
+        Held(self.client)
     }
 
-    /// The backend does not want it, and has closed its copy.
-    pub(super) fn rejected(self, _proof: Rejection) -> Held {
+    /// The backend does not want it, and has closed its copy. A proof for another connection drops this one.
+    pub(super) fn rejected(self, proof: &Rejection) -> Option<Held> {
+        if proof.connection() != self.connection {
+            return None;
+        }
         // Whoever had it may have changed that for both.
-        if let Err(error) = self.0.stream.set_blocking(BlockingMode::NonBlocking) {
+        if let Err(error) = self.client.stream.set_blocking(BlockingMode::NonBlocking) {
             tracing::debug!(%error, "a connection that came back is not as it was");
         }
-        Held(self.0)
+        Some(Held(self.client))
     }
 
-    /// The backend has taken it.
-    pub(super) fn accepted(self, _proof: Acceptance) -> Farewell {
-        Farewell(self.0)
+    /// The backend has taken it. A proof for another connection drops this one.
+    pub(super) fn accepted(self, proof: &Acceptance) -> Option<Farewell> {
+        (proof.connection() == self.connection).then_some(Farewell(self.client))
     }
 }
 

@@ -180,11 +180,17 @@ impl Shell {
             Action::Look { slot, endpoint } => {
                 tokio::task::spawn_local(backends::look(Rc::clone(self), slot, endpoint));
             }
-            Action::Quiesce { slot, limit } => {
-                tokio::task::spawn_local(backends::quiesce(Rc::clone(self), slot, limit));
+            Action::Quiesce { slot, pid, limit } => {
+                tokio::task::spawn_local(backends::quiesce(Rc::clone(self), slot, pid, limit));
             }
             Action::Signal { slot, signal } => self.signal(slot, signal),
-            Action::Abandon { connection } => drop(self.unpark(connection)),
+            Action::Abandon { connection } => {
+                let parked = self.parked.borrow_mut().remove(&connection);
+                if let Some((slot, parked)) = parked {
+                    drop(parked);
+                    self.tell(Input::ControlSilent { slot });
+                }
+            }
             Action::Emit(event) => {
                 trace(&event);
                 self.events.append(event);
@@ -264,6 +270,23 @@ impl Shell {
     /// Keeps the copy of a connection that is on offer.
     pub(super) fn park(&self, connection: ConnectionId, to: BackendSlot, parked: Parked) {
         self.parked.borrow_mut().insert(connection, (to, parked));
+    }
+
+    /// Whether a connection is on offer on this backend's control connection.
+    pub(super) fn is_parked(&self, connection: ConnectionId, slot: BackendSlot) -> bool {
+        self.parked.borrow().get(&connection).is_some_and(|(to, _)| *to == slot)
+    }
+
+    /// Takes note that a backend has taken a connection that was passed to it.
+    pub(super) fn note_adopted(&self, slot: BackendSlot) {
+        if let Some(process) = self.processes.borrow().get(&slot) {
+            process.note_adopted();
+        }
+    }
+
+    /// Whether a backend that was started has ever taken a connection that was passed to it.
+    pub(super) fn has_adopted(&self, slot: BackendSlot) -> bool {
+        self.processes.borrow().get(&slot).is_some_and(|process| process.has_adopted())
     }
 
     /// The copy of a connection that is on offer no more.

@@ -14,8 +14,12 @@ impl World {
     /// A running backend of 1.0.0 that takes offers on its control connection.
     fn with_control() -> (Self, BackendSlot) {
         let (mut world, slot) = Self::running();
-        world.tell(Input::ControlOpened { slot });
+        world.open_control(slot);
         (world, slot)
+    }
+
+    pub(super) fn open_control(&mut self, slot: BackendSlot) {
+        self.tell(Input::ControlOpened { slot, announced: BOTH });
     }
 
     fn agree(&mut self, capabilities: Capabilities) -> Negotiation {
@@ -36,6 +40,15 @@ impl World {
         let settled = self.broker.answered(self.now, slot, answer);
         self.collect();
         settled
+    }
+
+    /// Carries out what concerns offers, as a shell does that has sent all of them on control connections.
+    fn pass_by_control(&mut self, slot: BackendSlot, duration: Duration) {
+        let before = self.abandoned().len();
+        self.pass(duration);
+        for _ in before..self.abandoned().len() {
+            self.tell(Input::ControlSilent { slot });
+        }
     }
 
     fn abandoned(&self) -> Vec<ConnectionId> {
@@ -121,13 +134,15 @@ fn a_connection_is_offered_once_and_not_with_a_token_that_is_too_old() {
 fn an_offer_without_an_answer_is_abandoned_and_its_backend_plain_until_it_speaks() {
     let (mut world, slot) = World::with_control();
     let offered = world.offer(BOTH);
-    world.pass(Duration::from_secs(5) - Duration::from_nanos(1));
+    world.pass_by_control(slot, Duration::from_secs(5) - Duration::from_nanos(1));
     assert_eq!(world.abandoned(), []);
-    world.pass(Duration::from_nanos(1));
+    world.pass_by_control(slot, Duration::from_nanos(1));
     assert_eq!(world.abandoned(), [offered.connection_id]);
     assert_eq!(world.agree(BOTH).handover(), Handover::None, "clients dial it");
     assert_eq!(world.answer(slot, &accept(&offered)).unwrap_err(), AckError::NotPending, "too late");
-    assert_eq!(world.agree(BOTH).handover(), Handover::WithReply, "but it has spoken");
+    assert_eq!(world.agree(BOTH).handover(), Handover::None, "an answer may have come another way");
+    world.broker.spoke(slot);
+    assert_eq!(world.agree(BOTH).handover(), Handover::WithReply, "but now it has spoken there");
     assert_eq!(world.outcomes(), [0, 0, 1, 0, 0]);
 }
 
@@ -179,7 +194,7 @@ fn a_new_process_begins_without_a_control_connection() {
     let slot = world.starts().last().unwrap().slot;
     world.started(slot, 78);
     assert_eq!(world.agree(BOTH).handover(), Handover::None);
-    world.tell(Input::ControlOpened { slot });
+    world.open_control(slot);
     assert_eq!(world.agree(BOTH).handover(), Handover::WithReply);
 }
 
@@ -197,7 +212,7 @@ fn an_agreement_without_its_handover_promises_nothing() {
 #[test]
 fn an_idle_backend_with_a_control_connection_quiesces_before_it_is_ended() {
     let (mut world, slot) = World::new().with_label("idle.timeout_secs", "60").run();
-    world.tell(Input::ControlOpened { slot });
+    world.open_control(slot);
     world.pass(Duration::from_secs(60));
     world.looked(slot, 77, false);
     let quiesces: Vec<_> = world
@@ -207,9 +222,9 @@ fn an_idle_backend_with_a_control_connection_quiesces_before_it_is_ended() {
         .collect();
     assert_eq!((quiesces.as_slice(), world.signals()), (&[QUIESCE_LIMIT][..], vec![]));
     world.pass(Duration::from_secs(1));
-    world.tell(Input::Quiesced { slot });
+    world.tell(Input::Quiesced { slot, pid: Some(77) });
     assert_eq!(world.signals(), [StopSignal::Terminate]);
-    world.pass(Duration::from_secs(4) - Duration::from_nanos(1));
+    world.pass(KILL_AFTER - Duration::from_nanos(1));
     assert_eq!(world.signals(), [StopSignal::Terminate]);
     world.pass(Duration::from_nanos(1));
     assert_eq!(world.signals(), [StopSignal::Terminate, StopSignal::Kill]);
@@ -218,12 +233,59 @@ fn an_idle_backend_with_a_control_connection_quiesces_before_it_is_ended() {
 #[test]
 fn a_backend_that_never_quiesces_is_killed_all_the_same() {
     let (mut world, slot) = World::new().with_label("idle.timeout_secs", "60").run();
-    world.tell(Input::ControlOpened { slot });
+    world.open_control(slot);
     world.pass(Duration::from_secs(60));
     world.looked(slot, 77, false);
-    world.pass(KILL_AFTER);
+    world.pass(QUIESCE_LIMIT + KILL_AFTER - Duration::from_nanos(1));
+    assert_eq!(world.signals(), []);
+    world.pass(Duration::from_nanos(1));
     assert_eq!(world.signals(), [StopSignal::Kill]);
     world.exited(slot, Exit::Signal(9));
-    world.tell(Input::Quiesced { slot });
+    world.tell(Input::Quiesced { slot, pid: Some(77) });
     assert_eq!(world.signals(), [StopSignal::Kill], "its word comes too late to matter");
+}
+
+#[test]
+fn what_an_earlier_process_said_does_not_cut_its_successor_s_time_short() {
+    let (mut world, slot) = World::new().with_label("idle.timeout_secs", "60").run();
+    world.open_control(slot);
+    world.pass(Duration::from_secs(60));
+    world.looked(slot, 77, false);
+    // Somebody waits for its end; it ends without having answered the question.
+    assert!(world.hello("1.0.0").1.is_none());
+    world.exited(slot, Exit::Status(0));
+    world.started(slot, 78);
+    world.open_control(slot);
+    world.tell(Input::Drain { deadline: None });
+    world.tell(Input::Quiesced { slot, pid: Some(77) });
+    assert_eq!(world.signals(), [], "the successor still quiesces");
+    world.tell(Input::Quiesced { slot, pid: Some(78) });
+    assert_eq!(world.signals(), [StopSignal::Terminate]);
+}
+
+#[test]
+fn what_a_backend_announces_is_what_it_is_asked_for() {
+    for (announced, both, plain) in [
+        (BOTH, Handover::WithReply, Handover::AfterReply),
+        (Capabilities::HANDLE_PASSING, Handover::None, Handover::AfterReply),
+        (Capabilities::EARLY_DATA, Handover::None, Handover::None),
+        (Capabilities::empty(), Handover::None, Handover::None),
+    ] {
+        let (mut world, slot) = World::running();
+        world.tell(Input::ControlOpened { slot, announced });
+        assert_eq!(world.agree(BOTH).handover(), both, "{announced:?}");
+        assert_eq!(world.agree(Capabilities::HANDLE_PASSING).handover(), plain, "{announced:?}");
+    }
+}
+
+#[test]
+fn a_started_backend_takes_offers_where_its_definition_says_whatever_was_registered() {
+    let mut world = World::new().with_label("handoff.endpoint", "/run/offers.sock");
+    let dead = Registration { handoff_endpoint: Some("/run/dead.sock".into()), ..registration() };
+    world.broker.register(dead);
+    world.hello("1.0.0");
+    let slot = world.broker.backends()[0].slot();
+    world.tell(Input::Probed { slot, outcome: Err("connection refused".into()) });
+    world.started(slot, 77);
+    assert_eq!(world.broker.offers_taken_at(slot), Some(("/run/offers.sock", Some(77))));
 }

@@ -20,7 +20,7 @@ impl World {
     fn announce(&mut self, pid: u32, endpoint: &str) -> Result<BackendSlot, NotRegistered> {
         let peer = PeerKey::new(1000, Some(pid));
         let slot = self.broker.announced(self.now, peer, &announcement("1.0.0", endpoint))?;
-        self.tell(Input::ControlOpened { slot });
+        self.tell(Input::ControlOpened { slot, announced: Capabilities::all() });
         Ok(slot)
     }
 

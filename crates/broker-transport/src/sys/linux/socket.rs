@@ -19,6 +19,9 @@ const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 /// A write to a connection that is gone is an error, not a signal.
 pub(crate) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 
+/// And waits for nothing, where somebody who shares the connection has made it a blocking one.
+pub(crate) const ASYNC_SEND_FLAGS: SendFlags = SEND_FLAGS.union(SendFlags::DONTWAIT);
+
 /// Received descriptors are close-on-exec at once.
 pub(crate) const RECV_FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 

@@ -16,6 +16,9 @@ use crate::peer::{PeerCredentials, UserId};
 /// `SO_NOSIGPIPE` on the socket does what a flag does elsewhere.
 pub(crate) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
+/// Only the socket's own mode counts here, so whoever shares a connection can make its writes wait.
+pub(crate) const ASYNC_SEND_FLAGS: SendFlags = SendFlags::empty();
+
 pub(crate) const RECV_FLAGS: RecvFlags = RecvFlags::empty();
 
 /// One write that does not wait, to a socket in blocking mode. A write with `MSG_DONTWAIT` waits for room

@@ -129,7 +129,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        socket::read(self.socket.as_fd(), buffer)
+        socket::read_now(self.socket.as_fd(), buffer)
     }
 
     /// One write that does not wait: kind `WouldBlock` when there is no room.
@@ -137,7 +137,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.socket.as_fd(), bytes, &[])
+        socket::send_async(self.socket.as_fd(), bytes, &[])
     }
 
     /// [`try_write`](Self::try_write) on a connection that was made a
@@ -170,7 +170,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn read_some(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.attempt(Interest::READABLE, || socket::read(self.socket.as_fd(), &mut *buffer)).await
+        self.attempt(Interest::READABLE, || socket::read_now(self.socket.as_fd(), &mut *buffer)).await
     }
 
     /// One write, as soon as there is room for a byte. Cancel-safe: when it did not return, nothing was
@@ -179,7 +179,7 @@ impl Stream {
     /// # Errors
     /// The system's.
     pub async fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, &[])).await
+        self.attempt(Interest::WRITABLE, || socket::send_async(self.socket.as_fd(), bytes, &[])).await
     }
 
     /// One look that does not wait at what a read would bring: kind `WouldBlock` when nothing is there, 0
@@ -242,8 +242,9 @@ impl Stream {
     /// The system's.
     pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent =
-                self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, &[])).await?;
+            let sent = self
+                .attempt(Interest::WRITABLE, || socket::send_async(self.socket.as_fd(), bytes, &[]))
+                .await?;
             bytes = &bytes[sent..];
         }
         Ok(())
@@ -284,11 +285,11 @@ impl Stream {
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<usize> {
-        self.attempt(Interest::WRITABLE, || socket::send(self.socket.as_fd(), bytes, descriptors)).await
+        self.attempt(Interest::WRITABLE, || socket::send_async(self.socket.as_fd(), bytes, descriptors)).await
     }
 
     pub(crate) fn try_send_message(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        socket::send(self.socket.as_fd(), bytes, descriptors)
+        socket::send_async(self.socket.as_fd(), bytes, descriptors)
     }
 
     pub(crate) async fn receive_message(
@@ -348,7 +349,7 @@ impl AsyncRead for Stream {
         loop {
             let mut guard = ready!(reactor.poll_read_ready(context))?;
             let unfilled = buffer.initialize_unfilled();
-            if let Ok(count) = guard.try_io(|_| socket::read(self.socket.as_fd(), unfilled)) {
+            if let Ok(count) = guard.try_io(|_| socket::read_now(self.socket.as_fd(), unfilled)) {
                 buffer.advance(count?);
                 return Poll::Ready(Ok(()));
             }
@@ -361,7 +362,7 @@ impl AsyncWrite for Stream {
         let reactor = self.reactor()?;
         loop {
             let mut guard = ready!(reactor.poll_write_ready(context))?;
-            if let Ok(sent) = guard.try_io(|_| socket::send(self.socket.as_fd(), bytes, &[])) {
+            if let Ok(sent) = guard.try_io(|_| socket::send_async(self.socket.as_fd(), bytes, &[])) {
                 return Poll::Ready(sent);
             }
         }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SocketAddrUnix,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix,
 };
 
 use super::super::os;
@@ -103,8 +103,26 @@ pub(crate) fn send(
     bytes: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<usize> {
+    send_flagged(socket, bytes, descriptors, os::socket::SEND_FLAGS)
+}
+
+/// [`send`] on a socket that is non-blocking, or was until somebody who shares it changed that.
+pub(crate) fn send_async(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<usize> {
+    send_flagged(socket, bytes, descriptors, os::socket::ASYNC_SEND_FLAGS)
+}
+
+fn send_flagged(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<usize> {
     if descriptors.is_empty() {
-        return uninterrupted(|| rustix::net::send(socket, bytes, os::socket::SEND_FLAGS));
+        return uninterrupted(|| rustix::net::send(socket, bytes, flags));
     }
     uninterrupted(|| {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -112,7 +130,7 @@ pub(crate) fn send(
         if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(Errno::TOOMANYREFS);
         }
-        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, os::socket::SEND_FLAGS)
+        rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)
     })
 }
 
@@ -151,7 +169,7 @@ fn receive_message(
         }
     }
     if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(FdPassError::Cut);
+        return Err(FdPassError::Cut { len: message.bytes });
     }
     if descriptors.len() > max_descriptors {
         return Err(FdPassError::Surplus { expected: max_descriptors, actual: descriptors.len() });
