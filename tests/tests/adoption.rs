@@ -80,6 +80,21 @@ fn a_first_request_is_answered_whether_or_not_it_travels_with_the_hello() {
 }
 
 #[test]
+fn every_request_carries_the_trace_context_of_its_hello() {
+    let (world, _broker) = scene();
+    let hello =
+        Hello::new("cache".parse().unwrap(), "1.2.3".parse().unwrap()).trace_context("00-here", "rp=1");
+    let connector = Connector::new(hello).broker(world.socket()).timeout(PATIENCE).with_handoff();
+    // Once behind a reply, once behind the Hello itself.
+    for _ in 0..2 {
+        let (mut session, answer) =
+            blocking::Session::connect_with_request(&connector, LANE, "?trace").unwrap();
+        assert_eq!(answer, "00-here");
+        assert_eq!(session.request(LANE, "?trace").unwrap(), "00-here");
+    }
+}
+
+#[test]
 fn a_plain_backend_is_dialled_by_a_client_that_may_send_early_data() {
     let world = World::new();
     world.define("cache", &[]);

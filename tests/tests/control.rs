@@ -349,3 +349,26 @@ fn a_backend_without_a_free_descriptor_rejects_an_offer_and_takes_the_next() {
     limit(1_024);
     assert_eq!(scene.say(BIT_0).1.server_capabilities, BIT_0, "it still takes offers");
 }
+
+#[test]
+fn backends_are_asked_to_release_what_they_hold_open() {
+    let scene = Scene::new();
+    let socket = scene.world.socket();
+    let release = |service: &str, options: &[&str]| {
+        let arguments = ["release-handles", service, "--socket", socket.to_str().unwrap()];
+        scene.world.run(&[&arguments[..], options].concat())
+    };
+    let pid = scene.backend_pid();
+    let released = release("cache", &[]);
+    assert_eq!((released.code(), released.stdout), (0, format!("cache 1.2.3 (pid {pid}) released\n")));
+    let json: serde_json::Value = serde_json::from_str(&release("cache", &["--json"]).stdout).unwrap();
+    assert_eq!(
+        (&json["command"], &json["backends"][0]["released"]),
+        (&"release-handles".into(), &true.into())
+    );
+    let held = release("cache", &["--path", "/held"]);
+    assert_eq!(held.code(), 1);
+    assert!(held.stdout.ends_with("not released: /held is in use\n"), "{}", held.stdout);
+    let none = release("other", &[]);
+    assert_eq!((none.code(), none.stdout.as_str()), (0, "no backend of other runs\n"));
+}

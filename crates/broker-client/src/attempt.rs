@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker_protocol::Capabilities;
+use broker_protocol::bytes::Bytes;
+use broker_protocol::{Capabilities, PayloadProtocol};
 use broker_transport::peer::PeerCredentials;
 use broker_transport::stream::ConnectErrorKind;
 
 use crate::agreement::Agreement;
 use crate::autostart::{Autostart, Remedy};
 use crate::connector::SessionError;
-use crate::conversation::{Conversation, FirstRequestError, Origin, RequestError};
+use crate::conversation::{Conversation, FirstRequestError, Origin, Question, RequestError};
 use crate::discovery::broker_of;
 use crate::disk_cache::Moment;
 use crate::handover::Handover;
@@ -136,6 +137,16 @@ impl<'a> Attempt<'a> {
         (stream, self.conversation(Arc::new(agreement), Origin::Handoff))
     }
 
+    /// A request that is to be sent right behind the Hello.
+    pub(crate) fn question(
+        &self,
+        broker: &Broker,
+        lane: PayloadProtocol,
+        payload: Bytes,
+    ) -> Result<Question, ExchangeError> {
+        Question::new(broker.place(), lane, payload, &self.hello.trace(), self.limit)
+    }
+
     /// The error of a Hello that had a request behind it, where nobody can have carried that out.
     ///
     /// # Errors
@@ -233,7 +244,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn conversation(&self, agreement: Arc<Agreement>, origin: Origin) -> Conversation {
-        Conversation::new(agreement, origin, self.memory.clone(), self.timeout)
+        Conversation::new(agreement, origin, self.memory.clone(), self.timeout, self.hello.trace())
     }
 }
 

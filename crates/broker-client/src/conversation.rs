@@ -66,6 +66,13 @@ pub enum Origin {
     Disk,
 }
 
+/// The trace that a session's requests belong to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TraceContext {
+    pub(crate) parent: String,
+    pub(crate) state: String,
+}
+
 /// The state of a session.
 #[derive(Debug)]
 pub(crate) struct Conversation {
@@ -73,6 +80,7 @@ pub(crate) struct Conversation {
     origin: Origin,
     memory: Memory,
     timeout: Duration,
+    trace: TraceContext,
     /// Whether the next frame can be the answer to the next request.
     is_open: bool,
 }
@@ -83,8 +91,9 @@ impl Conversation {
         origin: Origin,
         memory: Memory,
         timeout: Duration,
+        trace: TraceContext,
     ) -> Self {
-        Self { agreement, origin, memory, timeout, is_open: true }
+        Self { agreement, origin, memory, timeout, trace, is_open: true }
     }
 
     pub(crate) fn agreement(&self) -> &Agreement {
@@ -115,7 +124,7 @@ impl Conversation {
             return Err(RequestError::Over);
         }
         let limit = Limit::from_now(self.timeout);
-        let question = Question::new(self.place(), lane, payload, limit)?;
+        let question = Question::new(self.place(), lane, payload, &self.trace, limit)?;
         Ok(self.asked(question, limit))
     }
 
@@ -150,11 +159,17 @@ impl Question {
         place: Place<'_>,
         lane: PayloadProtocol,
         payload: Bytes,
+        trace: &TraceContext,
         limit: Limit,
     ) -> Result<Self, ExchangeError> {
         let request_id = next_request_id();
         let deadline_unix_ms = limit.deadline_unix_ms(SystemTime::now());
-        let frame = Frame { deadline_unix_ms, ..Frame::request(lane, request_id, payload) };
+        let frame = Frame {
+            deadline_unix_ms,
+            traceparent: trace.parent.clone(),
+            tracestate: trace.state.clone(),
+            ..Frame::request(lane, request_id, payload)
+        };
         Ok(Self { lane, request_id, bytes: place.request(&frame, MAX_FRAME_BODY)? })
     }
 

@@ -10,6 +10,7 @@ use broker_protocol::prost::Message;
 use broker_protocol::wire::{self, Frame};
 use broker_protocol::{Capabilities, PROTOCOL_VERSION, PayloadProtocol, ServiceName, Version};
 
+use crate::conversation::TraceContext;
 use crate::negotiation::HelloError;
 
 /// What a client asks a broker for.
@@ -90,7 +91,8 @@ impl Hello {
         Self { request_id: id.into(), ..self }
     }
 
-    /// The trace this request belongs to, in the form of the W3C headers of these names.
+    /// The trace this belongs to, in the form of the W3C headers of these names: the Hello, and the requests of
+    /// the sessions that come of it.
     #[must_use]
     pub fn trace_context(self, traceparent: impl Into<String>, tracestate: impl Into<String>) -> Self {
         Self { traceparent: traceparent.into(), tracestate: tracestate.into(), ..self }
@@ -111,6 +113,10 @@ impl Hello {
     /// The version asked for.
     pub const fn version(&self) -> &Version {
         &self.version
+    }
+
+    pub(crate) fn trace(&self) -> TraceContext {
+        TraceContext { parent: self.traceparent.clone(), state: self.tracestate.clone() }
     }
 
     pub(crate) const fn offered(&self) -> Capabilities {

@@ -68,8 +68,7 @@ impl Session {
             let answer = session.request(lane, payload).await?;
             return Ok((session, answer));
         }
-        let question =
-            Question::new(broker.place(), lane, payload.clone(), limit).map_err(RequestError::from)?;
+        let question = attempt.question(&broker, lane, payload.clone()).map_err(RequestError::from)?;
         let (agreement, stream) = Self::agree_with(&mut attempt, &broker, &question).await?;
         match agreement.handover() {
             Handover::Done => {

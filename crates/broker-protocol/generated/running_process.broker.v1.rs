@@ -344,6 +344,10 @@ pub struct AdminRequest {
     /// How long a drain may take, in milliseconds; 0 means the broker's default.
     #[prost(uint64, tag = "5")]
     pub drain_deadline_ms: u64,
+    /// Extension, with the verb UNSPECIFIED: the backends of the service are to close what they hold open below
+    /// this path, all of it where it is empty. A broker that does not know it answers an unknown verb.
+    #[prost(string, optional, tag = "1000")]
+    pub release_handles: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// One answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -47,6 +47,16 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Have the backends of a service close the files that they hold open, so that these can be replaced
+    ReleaseHandles {
+        /// The service
+        service: ServiceName,
+        /// Only what lies below this path
+        #[arg(long, value_name = "PATH")]
+        path: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
     /// The effective configuration, and where each value comes from (JSON)
     Config(AdminArgs),
     /// OpenMetrics text

@@ -74,6 +74,18 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             };
             admin_commands::send(request, &admin)
         }
+        Command::ReleaseHandles { service, path, admin } => {
+            let path = path.map(std::path::absolute).transpose().map_err(Failure::usage)?;
+            let path = path.unwrap_or_default().into_os_string().into_string().map_err(|path| {
+                Failure::usage(format!("{} is not UTF-8, which the broker's messages are", path.display()))
+            })?;
+            let request = AdminRequest {
+                service_name: service.to_string(),
+                release_handles: Some(path),
+                ..AdminRequest::default()
+            };
+            admin_commands::send(request, &admin)
+        }
         Command::Config(args) => ask(AdminVerb::Config, &args),
         Command::Metrics(args) => ask(AdminVerb::Metrics, &args),
         Command::Shutdown { drain_ms, admin } => {

@@ -6,20 +6,34 @@
 //! | `?cwd` | the working directory |
 //! | `?env NAME` | the variable's value; empty where it is not set |
 //! | `?fds` | the numbers of the open descriptors, ascending, with commas (Linux) |
+//! | `?trace` | the request's `traceparent` |
 //! | `?exit N` | none: the process ends with status N |
 //!
 //! Invariant: everything else is echoed, also what only looks like one of these.
 
 use std::fs;
+use std::path::Path;
 
 use broker_backend::bytes::Bytes;
-use broker_backend::{Request, Response};
+use broker_backend::{Handler, Request, Response};
 
-/// Answers one request.
-pub(crate) async fn answer(request: Request) -> Response {
-    match command(request.payload()) {
-        Some(answer) => answer.into(),
-        None => request.into_payload().into(),
+/// The whole service.
+pub(crate) struct Echo;
+
+impl Handler for Echo {
+    async fn handle(&self, request: Request) -> Response {
+        if request.payload().as_ref() == b"?trace" {
+            return request.traceparent().to_owned().into();
+        }
+        match command(request.payload()) {
+            Some(answer) => answer.into(),
+            None => request.into_payload().into(),
+        }
+    }
+
+    /// It holds nothing open, but pretends to for one path.
+    async fn release_handles(&self, path: &Path) -> Result<(), String> {
+        if path == Path::new("/held") { Err("/held is in use".to_owned()) } else { Ok(()) }
     }
 }
 

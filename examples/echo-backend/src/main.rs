@@ -110,7 +110,7 @@ async fn run(args: &Args) -> Result<(), Failure> {
         let lie = Identity::fixed(DaemonProcess { pid: process.pid + 1, ..process });
         backend = backend.with_identity(lie);
     }
-    Ok(backend.serve_until(commands::answer, stop).await?)
+    Ok(backend.serve_until(commands::Echo, stop).await?)
 }
 
 async fn asked_to_end(requests: &mut StopRequests, ignore_term: bool) {

@@ -6,6 +6,7 @@
 mod config;
 mod instances;
 mod metrics;
+mod release;
 mod report;
 
 use broker_core::broker::Broker;
@@ -14,6 +15,7 @@ use broker_core::time::Now;
 use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
 use broker_transport::limits::InodeUsage;
 pub(crate) use instances::{InstanceReport, find_instances};
+pub(crate) use release::{Release, ReleaseReport};
 use serde::Serialize;
 
 use crate::failure::{EXIT_REFUSED, EXIT_USAGE};
@@ -30,6 +32,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) inodes: Option<InodeUsage>,
     pub(crate) events_dropped: u64,
     pub(crate) instances: Vec<InstanceReport>,
+    /// What became of a request to release handles.
+    pub(crate) released: Option<ReleaseReport>,
 }
 
 /// The head of every JSON body.
@@ -71,7 +75,15 @@ pub(crate) fn answer<E: Entropy>(
             content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8".to_owned(),
         },
         AdminVerb::Shutdown => text("draining\n", 0),
-        AdminVerb::Unspecified | AdminVerb::Diagnose => unknown(request.verb),
+        AdminVerb::Unspecified => match &facts.released {
+            Some(released) if request.json => AdminReply {
+                exit_code: released.exit_code().into(),
+                ..json("release-handles", facts, released)
+            },
+            Some(released) => text(&released.to_text(), released.exit_code()),
+            None => unknown(request.verb),
+        },
+        AdminVerb::Diagnose => unknown(request.verb),
     }
 }
 

@@ -1,17 +1,30 @@
 //! Gathering what an admin answer needs beside the broker's own state.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use broker_core::handoff::BackendSlot;
+use broker_protocol::control::{ControlMessage, ReleaseHandles};
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb};
 use broker_transport::limits;
+use tokio::time::Instant;
 
 use super::shell::Shell;
-use crate::admin::{self, Facts, InstanceReport};
+use crate::admin::{self, Facts, InstanceReport, Release, ReleaseReport};
+
+/// How long all backends of a service may take to close what they hold open.
+const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers an admin request.
 pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminReply {
     let wants = |verb: AdminVerb| request.verb == verb as i32;
     let instances = if wants(AdminVerb::ListInstances) { instances(shell).await } else { Vec::new() };
+    let released = match &request.release_handles {
+        Some(path) if wants(AdminVerb::Unspecified) => {
+            Some(release(shell, &request.service_name, path).await)
+        }
+        Some(_) | None => None,
+    };
     let settings = shell.settings();
     shell.look(|broker, now| {
         let facts = Facts {
@@ -23,9 +36,51 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
             inodes: limits::inode_usage(&settings.state_dir.value).ok(),
             events_dropped: shell.events_dropped(),
             instances,
+            released,
         };
         admin::answer(broker, &facts, request)
     })
+}
+
+/// Asks every running backend of a service to close what it holds open below a path.
+async fn release(shell: &Rc<Shell>, service: &str, path: &str) -> ReleaseReport {
+    let running = shell.look(|broker, _| {
+        let backends = broker.backends().into_iter();
+        let running = backends.filter(|backend| backend.service().as_str() == service);
+        let running = running.filter_map(|backend| {
+            let live = backend.state().live()?;
+            Some((backend.slot(), backend.version().to_string(), live.pid))
+        });
+        running.collect::<Vec<_>>()
+    });
+    let deadline = Instant::now() + RELEASE_LIMIT;
+    let mut backends = Vec::new();
+    for (slot, service_version, pid) in running {
+        let (released, detail) = match release_of(shell, slot, path, deadline).await {
+            Ok(()) => (true, String::new()),
+            Err(why) => (false, why),
+        };
+        backends.push(Release { service_version, pid, released, detail });
+    }
+    ReleaseReport { service_name: service.to_owned(), backends }
+}
+
+async fn release_of(
+    shell: &Rc<Shell>,
+    slot: BackendSlot,
+    path: &str,
+    deadline: Instant,
+) -> Result<(), String> {
+    let Some(control) = shell.control(slot) else {
+        return Err("it has no control connection; end it instead".to_owned());
+    };
+    let question = ControlMessage::ReleaseHandles(ReleaseHandles { path: path.to_owned() });
+    match tokio::time::timeout_at(deadline, control.ask(&question)).await {
+        Ok(Some(ControlMessage::HandlesReleased(answer))) if answer.released => Ok(()),
+        Ok(Some(ControlMessage::HandlesReleased(answer))) => Err(answer.detail),
+        Ok(Some(_) | None) => Err("it has ended, or gave no answer that is understood".to_owned()),
+        Err(_) => Err(format!("it has not answered within {} s", RELEASE_LIMIT.as_secs())),
+    }
 }
 
 /// This broker and every other one of this user.
