@@ -103,6 +103,16 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// How many descriptors it has open when nobody is being answered: its end of a connection goes a moment
+    /// after the answer came.
+    pub fn descriptors_at_rest(&self) -> usize {
+        let counts = (0..200).map(|_| {
+            std::thread::yield_now();
+            self.descriptors()
+        });
+        counts.min().unwrap_or_default()
+    }
+
     /// Waits until it has no more descriptors open than this.
     pub fn wait_for_descriptors(&self, most: usize) {
         let deadline = Instant::now() + PATIENCE;

@@ -104,6 +104,14 @@ impl World {
         Wire::connect(&self.socket())
     }
 
+    /// How many handoffs to backends of `cache` the broker has counted with this outcome.
+    pub fn handoffs(&self, outcome: &str) -> u64 {
+        let metrics = self.run(&["metrics", "--socket", self.socket().to_str().unwrap()]);
+        let series = format!("handoff_total{{service=\"cache\",outcome=\"{outcome}\"}} ");
+        let line = metrics.stdout.lines().find_map(|line| line.split_once(&series));
+        line.map_or(0, |(_, count)| count.parse().unwrap())
+    }
+
     /// An admin verb's answer as JSON.
     pub fn ask(&self, verb: &str) -> serde_json::Value {
         let answer = self.run(&[verb, "--socket", self.socket().to_str().unwrap(), "--json"]);

@@ -35,7 +35,7 @@ impl Scene {
         while scene.say(BIT_0).1.handle_passed_token.is_empty() {
             assert!(Instant::now() < deadline, "no control connection");
         }
-        let at_rest = settled(&scene.broker);
+        let at_rest = scene.broker.descriptors_at_rest();
         Self { at_rest, ..scene }
     }
 
@@ -46,26 +46,9 @@ impl Scene {
         (client, negotiated)
     }
 
-    fn handoffs(&self, outcome: &str) -> u64 {
-        let socket = self.world.socket();
-        let metrics = self.world.run(&["metrics", "--socket", socket.to_str().unwrap()]);
-        let series = format!("handoff_total{{service=\"cache\",outcome=\"{outcome}\"}} ");
-        let line = metrics.stdout.lines().find_map(|line| line.split_once(&series));
-        line.map_or(0, |(_, count)| count.parse().unwrap())
-    }
-
     fn backend_pid(&self) -> u32 {
         Wire::connect(self.say(0).1.backend_pipe.as_ref()).tell("?pid").parse().unwrap()
     }
-}
-
-fn settled(broker: &Daemon) -> usize {
-    let mut least = broker.descriptors();
-    for _ in 0..200 {
-        std::thread::yield_now();
-        least = least.min(broker.descriptors());
-    }
-    least
 }
 
 fn hello_with(capabilities: u64) -> Hello {
@@ -158,13 +141,13 @@ fn a_reply_that_is_too_long_to_travel_is_written_by_the_broker_without_a_token()
     assert_eq!(reply.traceparent, traceparent);
     let negotiated = agreed(reply_of(&reply));
     assert_eq!((negotiated.server_capabilities, negotiated.handle_passed_token.len()), (0, 0));
-    assert_eq!(scene.handoffs("unsent"), 1);
+    assert_eq!(scene.world.handoffs("unsent"), 1);
 }
 
 #[test]
 fn nothing_is_left_of_a_thousand_handoffs() {
     let scene = Scene::new();
-    let accepted = scene.handoffs("accepted");
+    let accepted = scene.world.handoffs("accepted");
     for round in 0..100 {
         let clients: Vec<_> = (0..10)
             .map(|number| {
@@ -184,8 +167,11 @@ fn nothing_is_left_of_a_thousand_handoffs() {
         }
     }
     scene.broker.wait_for_descriptors(scene.at_rest);
-    assert_eq!(scene.handoffs("accepted"), accepted + 1_000);
-    assert_eq!(scene.handoffs("unsent") + scene.handoffs("expired") + scene.handoffs("lost"), 0);
+    assert_eq!(scene.world.handoffs("accepted"), accepted + 1_000);
+    assert_eq!(
+        scene.world.handoffs("unsent") + scene.world.handoffs("expired") + scene.world.handoffs("lost"),
+        0
+    );
 }
 
 #[test]
@@ -203,7 +189,7 @@ fn a_backend_that_dies_with_offers_out_ends_their_connections() {
     assert_eq!(early.rest(), [0; 0], "whoever gets no reply knows that it has to ask again");
     assert_eq!(plain.rest(), [0; 0]);
     scene.broker.wait_for_descriptors(scene.at_rest);
-    assert_eq!(scene.handoffs("lost"), 2);
+    assert_eq!(scene.world.handoffs("lost"), 2);
 }
 
 #[test]
@@ -216,7 +202,7 @@ fn a_backend_that_does_not_answer_is_plain_until_it_does() {
     early.write(&[wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, "early"))].concat());
     // The broker's deadline of 5 s for the answer; until then it has a copy.
     let deadline = Instant::now() + PATIENCE;
-    while scene.handoffs("expired") == 0 {
+    while scene.world.handoffs("expired") == 0 {
         assert!(Instant::now() < deadline, "the offer does not expire");
     }
     scene.broker.wait_for_descriptors(scene.at_rest);
@@ -345,7 +331,7 @@ fn a_backend_without_a_free_descriptor_rejects_an_offer_and_takes_the_next() {
     early.send(&hello_frame(BIT_0 | BIT_32));
     let negotiated = agreed(reply_of(&early.receive()));
     assert_eq!(negotiated.server_capabilities, 0, "the broker answers, without a promise");
-    assert_eq!(scene.handoffs("rejected"), 1);
+    assert_eq!(scene.world.handoffs("rejected"), 1);
     limit(1_024);
     assert_eq!(scene.say(BIT_0).1.server_capabilities, BIT_0, "it still takes offers");
 }

@@ -33,7 +33,7 @@ impl Scene {
         let backend = PlainBackend::bind(&world);
         let broker = world.serve(&["--backend", &backend.option("1.2.3")]);
         agreed(world.connect().say(&hello("cache", "1.2.3")));
-        let at_rest = settled(&broker);
+        let at_rest = broker.descriptors_at_rest();
         Self { world, backend, broker, at_rest }
     }
 
@@ -51,7 +51,7 @@ impl Scene {
         let negotiated = agreed(client.say(&hello_with(BIT_0)));
         assert_eq!((negotiated.handle_passed_token.len(), negotiated.server_capabilities), (0, 0));
         assert_eq!(client.rest(), [0; 0]);
-        assert_eq!(self.handoffs("unsent"), 1);
+        assert_eq!(self.world.handoffs("unsent"), 1);
     }
 
     /// The client dials, as it does where nothing came of the handoff.
@@ -59,30 +59,11 @@ impl Scene {
         assert_eq!(Wire::connect(self.backend.endpoint()).tell("dialled"), "dialled");
     }
 
-    fn handoffs(&self, outcome: &str) -> u64 {
-        let socket = self.world.socket();
-        let metrics = self.world.run(&["metrics", "--socket", socket.to_str().unwrap()]);
-        let series = format!("handoff_total{{service=\"cache\",outcome=\"{outcome}\"}} ");
-        let line = metrics.stdout.lines().find_map(|line| line.split_once(&series));
-        line.map_or(0, |(_, count)| count.parse().unwrap())
-    }
-
     /// Nothing is left of any handoff, and the broker serves as before.
     fn is_at_rest(&self) {
         self.broker.wait_for_descriptors(self.at_rest);
         agreed(self.world.connect().say(&hello("cache", "1.2.3")));
     }
-}
-
-/// The descriptors of a broker whose last connection has ended.
-fn settled(broker: &Daemon) -> usize {
-    // Its end of a connection that was answered goes a moment after the answer came.
-    let mut least = broker.descriptors();
-    for _ in 0..200 {
-        std::thread::yield_now();
-        least = least.min(broker.descriptors());
-    }
-    least
 }
 
 fn hello_with(capabilities: u64) -> Hello {
@@ -119,7 +100,7 @@ fn an_accepted_connection_is_the_backend_s_and_its_client_is_told() {
     assert_eq!(backend.receive().payload, "hi");
     backend.send(&Frame { kind: 1, request_id: 3, payload: "ho".into(), ..plain() });
     assert_eq!(client.receive().payload, "ho");
-    assert_eq!(scene.handoffs("accepted"), 1);
+    assert_eq!(scene.world.handoffs("accepted"), 1);
     scene.is_at_rest();
 }
 
@@ -135,7 +116,7 @@ fn a_rejected_connection_ends_and_its_client_dials() {
     assert_eq!(client.rest(), [0; 0], "no event, and the end at once");
     broker.wait_for_end();
     scene.dial();
-    assert_eq!(scene.handoffs("rejected"), 1);
+    assert_eq!(scene.world.handoffs("rejected"), 1);
     scene.is_at_rest();
 }
 
@@ -156,7 +137,7 @@ fn an_answer_with_another_token_or_id_settles_nothing() {
     offer.accept();
     assert!(event(&mut client).accepted);
     offer.broker.wait_for_end();
-    assert_eq!((scene.handoffs("accepted"), scene.handoffs("rejected")), (1, 0));
+    assert_eq!((scene.world.handoffs("accepted"), scene.world.handoffs("rejected")), (1, 0));
     scene.is_at_rest();
 }
 
@@ -175,7 +156,7 @@ fn the_second_answer_to_an_offer_means_nothing() {
     backend.write(b"mine");
     drop((backend, offer));
     assert_eq!(client.rest(), b"mine", "one event, then the backend's bytes alone");
-    assert_eq!((scene.handoffs("accepted"), scene.handoffs("rejected")), (1, 0));
+    assert_eq!((scene.world.handoffs("accepted"), scene.world.handoffs("rejected")), (1, 0));
     scene.is_at_rest();
 }
 
@@ -187,7 +168,7 @@ fn a_late_answer_is_no_answer() {
     // The broker's deadline of 5 s.
     offer.broker.wait_for_end();
     scene.broker.wait_for_descriptors(scene.at_rest);
-    assert_eq!(scene.handoffs("expired"), 1);
+    assert_eq!(scene.world.handoffs("expired"), 1);
     let answer = broker_tests::acknowledgement(&offer.token, true, negotiated.connection_id);
     let error = offer.broker.try_write(&answer).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
@@ -222,7 +203,7 @@ fn a_backend_that_leaves_at_any_step_costs_its_client_no_more_than_the_handoff()
         scene.dial();
         scene.is_at_rest();
     }
-    assert_eq!(scene.handoffs("accepted") + scene.handoffs("expired"), 0);
+    assert_eq!(scene.world.handoffs("accepted") + scene.world.handoffs("expired"), 0);
 }
 
 #[test]
@@ -237,7 +218,7 @@ fn an_answer_that_is_no_frame_ends_the_wait() {
         assert_eq!(client.rest(), [0; 0]);
         scene.is_at_rest();
     }
-    assert_eq!(scene.handoffs("lost"), 3);
+    assert_eq!(scene.world.handoffs("lost"), 3);
 }
 
 #[test]
@@ -366,7 +347,7 @@ fn an_answer_on_another_offer_s_connection_settles_nothing() {
     assert!(event(&mut two).accepted, "where it belongs it counts");
     first.accept();
     assert!(event(&mut one).accepted, "and this one waits for its own");
-    assert_eq!(scene.handoffs("accepted"), 2);
+    assert_eq!(scene.world.handoffs("accepted"), 2);
 }
 
 #[test]
