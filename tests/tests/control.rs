@@ -196,6 +196,8 @@ fn a_backend_that_dies_with_offers_out_ends_their_connections() {
 fn a_backend_that_does_not_answer_is_plain_until_it_does() {
     let scene = Scene::new();
     let pid = scene.backend_pid();
+    let handoff = || scene.world.ask("dump")["backend_table"][0]["handoff"].clone();
+    assert_eq!(handoff(), "control");
     let stop = |signal| rustix::process::kill_process(pid_of(pid), signal).unwrap();
     stop(rustix::process::Signal::STOP);
     let mut early = scene.world.connect();
@@ -207,6 +209,7 @@ fn a_backend_that_does_not_answer_is_plain_until_it_does() {
     }
     scene.broker.wait_for_descriptors(scene.at_rest);
     assert_eq!(scene.say(BIT_0).1.server_capabilities, 0, "it has been silent");
+    assert_eq!(handoff(), "dial-only");
     stop(rustix::process::Signal::CONT);
     // It takes what it was given, as nobody else has it.
     agreed(reply_of(&early.receive()));

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use broker_backend::{Backend, Request, StopRequests};
 use broker_client::{
-    Connector, DISABLE_VARIABLE, Hello, HelloError, PayloadProtocol, ServiceName, SessionError, Version,
-    blocking, broker_is_enabled,
+    Connector, DISABLE_VARIABLE, Hello, HelloError, Origin, PayloadProtocol, ServiceName, SessionError,
+    Version, blocking, broker_is_enabled,
 };
 use broker_protocol::wire::{AdminRequest, AdminVerb};
 use broker_transport::endpoint;
@@ -86,7 +86,19 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
     println!("\n4. The client talks to the backend itself:");
     println!("   it answers: {}", stage.talk("good day")?);
 
-    println!("\n5. Others are told why not, and what to do:");
+    println!("\n5. The next ones are passed on; from the second on, the request travels with the Hello:");
+    let connector = Connector::new(wanted("demo", "1.4.2")).broker(stage.socket());
+    let connector = connector.timeout(PATIENCE).with_handoff();
+    for round in ["first", "then"] {
+        let begun = Instant::now();
+        let (session, answer) = blocking::Session::connect_with_request(&connector, LANE, "good day")
+            .map_err(Failure::refused)?;
+        let took = begun.elapsed().as_micros();
+        let way = if session.origin() == Origin::Handoff { "adopted" } else { "dialled" };
+        println!("   {round} ({way}, {took} us): {}", String::from_utf8_lossy(&answer));
+    }
+
+    println!("\n6. Others are told why not, and what to do:");
     for (service, version) in [("unknown", "1.0.0"), ("demo", "1.1.9")] {
         match stage.hello(service, version) {
             Err(HelloError::Refused(refused)) => {
@@ -99,11 +111,11 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         }
     }
 
-    println!("\n6. Look at it:");
+    println!("\n7. Look at it:");
     let socket = stage.socket().display().to_string();
     stage.shown(&["status", "--socket", &socket])?;
 
-    println!("\n7. End it:");
+    println!("\n8. End it:");
     stage.shut_down()?;
     println!("   drained; backend, socket and lock are gone");
     println!("\nNext: `brokerd service add NAME --binary PATH`, then `brokerd serve`.");

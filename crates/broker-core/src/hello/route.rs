@@ -18,6 +18,16 @@ pub enum BackendHandoff {
 }
 
 impl BackendHandoff {
+    /// Its stable word, as `dump` shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::ControlOffers => "control-offers",
+            Self::Plain => "plain",
+            Self::DialOnly => "dial-only",
+        }
+    }
+
     /// What such a backend can do, and the broker with it.
     pub const fn capabilities(self) -> Capabilities {
         match self {

@@ -135,6 +135,8 @@ struct BackendRow {
     #[serde(flatten)]
     status: BackendStatus,
     waiting_hellos: usize,
+    /// How connections are passed to it.
+    handoff: &'static str,
     last_error: Option<String>,
 }
 
@@ -194,6 +196,7 @@ pub(super) fn dump<E: Entropy>(broker: &Broker<E>, facts: &Facts<'_>) -> Dump {
                 broker_instance: broker_instance.clone(),
                 status: BackendStatus::of(backend),
                 waiting_hellos: backend.waiting(),
+                handoff: backend.handoff().as_str(),
                 last_error: backend.last_error().map(str::to_owned),
             })
             .collect(),
