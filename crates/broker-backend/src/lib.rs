@@ -3,6 +3,8 @@
 
 mod backend;
 mod broker;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod connection;
 mod connections;
 mod control;
