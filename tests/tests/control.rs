@@ -32,7 +32,12 @@ impl Scene {
         let scene = Self { world, broker, at_rest: 0 };
         // The announcement may come a moment after the first agreement.
         let deadline = Instant::now() + PATIENCE;
-        while scene.say(BIT_0).1.handle_passed_token.is_empty() {
+        loop {
+            let (mut client, negotiated) = scene.say(BIT_0);
+            if !negotiated.handle_passed_token.is_empty() {
+                client.receive();
+                break;
+            }
             assert!(Instant::now() < deadline, "no control connection");
         }
         let at_rest = scene.broker.descriptors_at_rest();

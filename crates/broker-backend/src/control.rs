@@ -265,6 +265,7 @@ mod tests {
             token: HandoffToken::from_bytes([7; 16]),
             service: "cache".parse().unwrap(),
             connection: ConnectionId::new(number).unwrap(),
+            request_id: number,
             reply: (reply > 0).then(|| Bytes::from(vec![0; reply])),
         }
     }

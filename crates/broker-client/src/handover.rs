@@ -76,6 +76,7 @@ mod tests {
             token: HandoffToken::from_bytes([token; 16]),
             service: "cache".parse().unwrap(),
             connection: ConnectionId::new(connection).unwrap(),
+            request_id: 1,
             reply: None,
         }
     }

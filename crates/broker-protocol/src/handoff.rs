@@ -76,6 +76,7 @@ pub enum HandoffFault {
 ///     token: HandoffToken::from_bytes([7; 16]),
 ///     service: "build-cache".parse()?,
 ///     connection: ConnectionId::new(9).ok_or("an id is not 0")?,
+///     request_id: 1,
 ///     reply: None,
 /// };
 /// let received = Offer::from_frame(offer.to_frame())?;
@@ -92,6 +93,8 @@ pub struct Offer {
     pub service: ServiceName,
     /// The negotiation.
     pub connection: ConnectionId,
+    /// The frame's own id, which its answer echoes.
+    pub request_id: u64,
     /// Extension: the reply frame that the backend writes to the client before anything else, header
     /// included. None where the broker has written it.
     pub reply: Option<Bytes>,
@@ -107,7 +110,7 @@ impl Offer {
             correlation_id: self.connection.get(),
             hello_reply_frame: self.reply.clone().unwrap_or_default(),
         };
-        Frame::request(PayloadProtocol::HANDOFF, self.connection.get(), offer.encode_to_vec())
+        Frame::request(PayloadProtocol::HANDOFF, self.request_id, offer.encode_to_vec())
     }
 
     /// Reads an offer.
@@ -116,12 +119,14 @@ impl Offer {
     /// [`HandoffFault`].
     pub fn from_frame(frame: Frame) -> Result<Self, HandoffFault> {
         check(&frame, FrameKind::Request)?;
+        let request_id = frame.request_id;
         let offer = HandoffOffer::decode(frame.payload)
             .map_err(|cause| HandoffFault::Payload { expected: "HandoffOffer", cause })?;
         Ok(Self {
             token: HandoffToken::try_from(offer.token.as_slice())?,
             service: ServiceName::parse(&offer.service_name)?,
             connection: ConnectionId::new(offer.correlation_id).ok_or(HandoffFault::CorrelationId)?,
+            request_id,
             reply: Some(offer.hello_reply_frame).filter(|reply| !reply.is_empty()),
         })
     }
@@ -146,6 +151,8 @@ pub struct Acknowledgement {
     pub token: HandoffToken,
     /// The offer's connection.
     pub connection: ConnectionId,
+    /// The id of the frame that it comes in: the offer's, or in an event that of the Hello.
+    pub request_id: u64,
     /// Whether the backend took it.
     pub verdict: Verdict,
 }
@@ -153,18 +160,22 @@ pub struct Acknowledgement {
 impl Acknowledgement {
     /// The answer of a backend that takes the connection.
     pub fn accept(offer: &Offer) -> Self {
-        Self { token: offer.token.clone(), connection: offer.connection, verdict: Verdict::Accepted }
+        Self::answer(offer, Verdict::Accepted)
     }
 
     /// The answer of a backend that does not.
     pub fn reject(offer: &Offer, detail: impl Into<String>) -> Self {
-        let verdict = Verdict::Rejected { detail: detail.into() };
-        Self { token: offer.token.clone(), connection: offer.connection, verdict }
+        Self::answer(offer, Verdict::Rejected { detail: detail.into() })
+    }
+
+    fn answer(offer: &Offer, verdict: Verdict) -> Self {
+        let Offer { token, connection, request_id, .. } = offer;
+        Self { token: token.clone(), connection: *connection, request_id: *request_id, verdict }
     }
 
     /// The response to the broker.
     pub fn to_response(&self) -> Frame {
-        Frame { kind: FrameKind::Response.into(), ..self.frame(self.connection.get()) }
+        Frame { kind: FrameKind::Response.into(), ..self.frame(self.request_id) }
     }
 
     /// The event on the client's own connection, with the id of the Hello.
@@ -204,6 +215,7 @@ impl Acknowledgement {
 
     fn from_frame(frame: Frame, kind: FrameKind) -> Result<Self, HandoffFault> {
         check(&frame, kind)?;
+        let request_id = frame.request_id;
         let ack = HandoffAck::decode(frame.payload)
             .map_err(|cause| HandoffFault::Payload { expected: "HandoffAck", cause })?;
         let verdict = if ack.accepted {
@@ -214,6 +226,7 @@ impl Acknowledgement {
         Ok(Self {
             token: HandoffToken::try_from(ack.token.as_slice())?,
             connection: ConnectionId::new(ack.correlation_id).ok_or(HandoffFault::CorrelationId)?,
+            request_id,
             verdict,
         })
     }
@@ -253,6 +266,7 @@ mod tests {
             token: HandoffToken::from_bytes([7; 16]),
             service: "build-cache".parse().unwrap(),
             connection: ConnectionId::new(9).unwrap(),
+            request_id: 41,
             reply: None,
         }
     }
@@ -264,10 +278,10 @@ mod tests {
         for offer in [plain, extended] {
             assert_eq!(Offer::from_frame(offer.to_frame()).unwrap(), offer);
             for answer in [Acknowledgement::accept(&offer), Acknowledgement::reject(&offer, "full")] {
+                assert_eq!(answer.to_response().request_id, 41, "as every response does");
                 assert_eq!(Acknowledgement::from_response(answer.to_response()).unwrap(), answer);
-                let event = answer.to_event(5);
-                assert_eq!(event.request_id, 5);
-                assert_eq!(Acknowledgement::from_event(event).unwrap(), answer);
+                let told = Acknowledgement { request_id: 5, ..answer.clone() };
+                assert_eq!(Acknowledgement::from_event(answer.to_event(5)).unwrap(), told);
             }
         }
     }

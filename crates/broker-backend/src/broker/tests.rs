@@ -101,6 +101,7 @@ impl Scene {
             token: HandoffToken::from_bytes([7; 16]),
             service: service.parse().unwrap(),
             connection: ConnectionId::new(9).unwrap(),
+            request_id: 1,
             reply: (!reply.is_empty()).then(|| reply.into()),
         };
         let bytes = frame_bytes(&offer.to_frame()).unwrap();

@@ -79,6 +79,7 @@ fn offer() -> Outcome {
         token: HandoffToken::from_bytes(TOKEN),
         service: "echo".parse().map_err(|error| failed("a service's name", error))?,
         connection: connection()?,
+        request_id: 300,
         reply: Some(Bytes::from_static(b"hi")),
     };
     same_bytes(OFFER_BYTES, &offer.to_frame())
@@ -90,8 +91,12 @@ fn acknowledgement() -> Outcome {
     {
         let frame = Frame::decode(body).map_err(|error| failed("a Frame", error))?;
         let came = Acknowledgement::from_response(frame).map_err(|error| failed("a HandoffAck", error))?;
-        let expected =
-            Acknowledgement { token: HandoffToken::from_bytes(TOKEN), connection: connection()?, verdict };
+        let expected = Acknowledgement {
+            token: HandoffToken::from_bytes(TOKEN),
+            connection: connection()?,
+            request_id: 300,
+            verdict,
+        };
         if came != expected {
             return Err(failed(format_args!("{expected:?}"), format_args!("{came:?}")));
         }

@@ -81,6 +81,8 @@ pub(super) fn make_offer(service: &str, reply: Option<Bytes>) -> Outcome<Offer> 
         token: HandoffToken::from_bytes(token),
         service: service.parse().map_err(|error| skipped(format_args!("service {service:?}: {error}")))?,
         connection: ConnectionId::new(id).ok_or_else(|| skipped("no id for a connection"))?,
+        // Unlike the connection's, so that a response which does not echo it shows.
+        request_id: id + 1,
         reply,
     })
 }

@@ -117,7 +117,8 @@ impl Terms {
         let (Some(token), Some(service)) = (self.negotiation.token.clone(), service) else {
             return Err(NotOffered::NoWay);
         };
-        let offer = Offer { token: token.clone(), service, connection: self.connection(), reply };
+        let connection = self.connection();
+        let offer = Offer { token: token.clone(), service, connection, request_id: connection.get(), reply };
         Ok((token, frame_bytes(&offer.to_frame())?))
     }
 

@@ -71,6 +71,7 @@ fn offer_of(negotiation: &Negotiation) -> Offer {
         token: negotiation.token.clone().unwrap(),
         service: "cache".parse().unwrap(),
         connection: negotiation.connection_id,
+        request_id: 1,
         reply: None,
     }
 }
