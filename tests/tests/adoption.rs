@@ -11,6 +11,7 @@ use broker_client::{
     Connector, ExchangeError, FirstRequestError, Hello, Origin, PayloadProtocol, RequestError, Session,
     blocking,
 };
+use broker_protocol::control::{Announcement, ControlMessage};
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, FrameKind, HandoffAck, HelloReply, Negotiated, hello_reply};
 use broker_tests::{Daemon, PATIENCE, PlainBackend, Wire, World};
@@ -201,6 +202,81 @@ fn a_client_keeps_no_descriptor_of_a_session_that_has_ended() {
     );
     assert!(outcome.is_success() && outcome.stdout.contains("1 passed"), "{outcome:?}");
     broker.wait_for_descriptors(at_rest);
+}
+
+fn kill(pid: &[u8]) {
+    let pid = std::str::from_utf8(pid).unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    assert!(broker_tests::has_died(pid.unsigned_abs()));
+}
+
+#[test]
+fn a_first_request_finds_the_next_backend_as_a_session_does() {
+    let (world, _broker) = scene();
+    for _ in 0..10 {
+        let adopting = connector(&world).with_handoff();
+        let deadline = Instant::now() + PATIENCE;
+        let pid = loop {
+            let (session, pid) = blocking::Session::connect_with_request(&adopting, LANE, "?pid").unwrap();
+            if session.origin() == Origin::Handoff {
+                break pid;
+            }
+            assert!(Instant::now() < deadline, "nothing is passed on");
+        };
+        kill(&pid);
+        match blocking::Session::connect_with_request(&adopting, LANE, "?pid") {
+            Ok((_, next)) => assert_ne!(next, pid),
+            // It was on offer to the dead one, which may have read it for all anybody knows.
+            Err(FirstRequestError::Request(RequestError::Exchange(ExchangeError::Closed { .. }))) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_dead_plain_backend_is_replaced_as_fast_though_its_child_holds_the_control_connection() {
+    let world = World::new();
+    let script = world.script(
+        "plain",
+        &format!(
+            "sleep 60 >/dev/null 2>&1 &\n\
+             unset RUNNING_PROCESS_BROKER_V1_CONTROL_FD RUNNING_PROCESS_BROKER_V1_CONTROL_PIPE\nexec {}",
+            World::program("echo-backend").display()
+        ),
+    );
+    let added = world.run(&["service", "add", "cache", "--binary", script.to_str().unwrap()]);
+    assert!(added.is_success(), "{added:?}");
+    let _broker = world.serve(&["--hello-burst", "100000", "--hello-refill", "100000"]);
+    for _ in 0..3 {
+        let mut session = blocking::Session::connect(&connector(&world)).unwrap();
+        kill(&session.request(LANE, "?pid").unwrap());
+        blocking::Session::connect(&connector(&world)).unwrap();
+    }
+}
+
+#[test]
+fn an_owner_that_does_not_reply_is_dialled_in_the_end() {
+    let world = World::new();
+    world.define("cache", &["--label", "spawn.args=--fail 3"]);
+    // It answers probes and requests, but never what comes on its control connection.
+    let backend = PlainBackend::bind(&world);
+    let _broker = world.serve(&[]);
+    let mut control = world.connect();
+    control.send(
+        &ControlMessage::Announcement(Announcement {
+            service_name: "cache".into(),
+            service_version: "1.2.3".into(),
+            endpoint: backend.endpoint().to_str().unwrap().into(),
+            capabilities: BIT_0 | BIT_32,
+        })
+        .to_frame(5),
+    );
+    control.receive();
+    let mut session = blocking::Session::connect(&connector(&world)).unwrap();
+    assert_eq!(session.request(LANE, "good day").unwrap(), "good day");
+    let mut session = blocking::Session::connect(&connector(&world).with_handoff()).unwrap();
+    assert_eq!(session.origin(), Origin::Broker);
+    assert_eq!(session.request(LANE, "good day").unwrap(), "good day");
 }
 
 /// A broker and a backend of v1 that the test plays.

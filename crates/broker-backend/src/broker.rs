@@ -116,6 +116,7 @@ impl<H: Handler> Broker<H> {
     pub(crate) fn take(&mut self, news: News, connections: &mut Connections<H>) {
         let is_proof = matches!(news, News::Event(_));
         let outcome = match news {
+            News::Event(Event::Admitted) => Ok(()),
             News::Event(Event::Offered(offer, descriptor)) => self.offered(&offer, descriptor, connections),
             News::Event(Event::Asked(id, question)) => self.asked(id, question, connections),
             News::Done(id, answer) => self.answer(id, &answer),
@@ -263,7 +264,8 @@ impl<H: Handler> Broker<H> {
         self.dial_at = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(PAUSE.1);
         self.control = None;
-        self.at_work.abort_all();
+        // Nor do their answers go to the next broker.
+        self.at_work = JoinSet::new();
         self.has_quiesced = false;
     }
 }

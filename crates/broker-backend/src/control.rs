@@ -36,6 +36,8 @@ const ANNOUNCEMENT_ID: u64 = 1;
 pub(crate) enum Event {
     /// A client's connection, to be taken or not; none where no descriptor was free for it.
     Offered(Offer, Option<OwnedDescriptor>),
+    /// The broker has taken this process in.
+    Admitted,
     /// A request, and the id that its answer echoes.
     Asked(u64, ControlMessage),
 }
@@ -231,7 +233,7 @@ impl Control {
                 Ok(ControlMessage::Admittance(answer)) if !answer.admitted => {
                     return Err(ControlEnd::NotAdmitted(answer.reason));
                 }
-                Ok(ControlMessage::Admittance(_)) => {}
+                Ok(ControlMessage::Admittance(_)) => return Ok(Some(Event::Admitted)),
                 Ok(message) => return Ok(Some(Event::Asked(id, message))),
                 // A broker of a later version may say more.
                 Err(ControlFault::Empty) => {}
@@ -324,6 +326,7 @@ mod tests {
         for admitted in [true, false] {
             broker.send_all(&frame_bytes(&admit(admitted).to_frame(1)).unwrap()).await.unwrap();
         }
+        assert!(matches!(control.next().await, Ok(Event::Admitted)));
         assert!(matches!(control.next().await, Err(ControlEnd::NotAdmitted(reason)) if reason == "why"));
         drop(broker);
         assert!(matches!(control.next().await, Err(ControlEnd::Closed)));

@@ -20,12 +20,15 @@ use crate::connector::SessionError;
 use crate::conversation::{Conversation, FirstRequestError, Origin, Question, RequestError};
 use crate::discovery::broker_of;
 use crate::disk_cache::Moment;
-use crate::handover::Handover;
+use crate::handover::{ADOPTION_LIMIT, Handover};
 use crate::hello::Hello;
 use crate::link::{ExchangeError, Limit, Party, Place};
 use crate::memory::{Known, Memory};
 use crate::negotiation::HelloError;
 use crate::refused::RefusedKind;
+
+/// What a client offers that takes over its connection to the broker.
+const HANDOFF: Capabilities = Capabilities::HANDLE_PASSING.union(Capabilities::EARLY_DATA);
 
 /// How long to wait each time a broker names a backend that is not there. It hears of a backend's end a
 /// moment after it.
@@ -113,6 +116,12 @@ impl<'a> Attempt<'a> {
         &self.hello
     }
 
+    /// How long a Hello may take that has nothing behind it. Where its reply may come from a backend, that is
+    /// not waited for longer than any news of a handoff; then the broker is asked, which may be starting one.
+    pub(crate) fn limit_of_hello(&self) -> Limit {
+        if self.hello.offered().intersects(HANDOFF) { self.limit.share(ADOPTION_LIMIT) } else { self.limit }
+    }
+
     /// Whether a request may be sent right behind the Hello. A broker that knows nothing of that could pass
     /// the connection on in a way that does not tell whether the request was carried out.
     pub(crate) fn may_send_early_data(&self) -> bool {
@@ -122,11 +131,13 @@ impl<'a> Attempt<'a> {
     /// A backend that was to write the reply may have ended before it did: nothing was asked of it yet, so
     /// the Hello is said again, and this time the broker answers.
     fn gives_up_handoff(&mut self, error: &HelloError) -> bool {
-        let handoff = Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA;
-        let is_unanswered = matches!(error, HelloError::Exchange(ExchangeError::Closed { .. }));
-        let may_be_lost = is_unanswered && self.hello.offered().intersects(handoff);
+        let is_unanswered = matches!(
+            error,
+            HelloError::Exchange(ExchangeError::Closed { .. } | ExchangeError::TimedOut { .. })
+        );
+        let may_be_lost = is_unanswered && self.hello.offered().intersects(HANDOFF);
         if may_be_lost {
-            let rest = self.hello.offered() - handoff;
+            let rest = self.hello.offered() - HANDOFF;
             self.hello = self.hello.clone().capabilities(rest);
         }
         may_be_lost

@@ -104,7 +104,14 @@ impl Session {
             }
             // The broker has answered, so nobody has read the request.
             Handover::None => {
-                let mut session = Self::open(&attempt, agreement, stream)?;
+                let mut session = match Self::open(&attempt, agreement, stream) {
+                    Err(SessionError::Backend(error)) => {
+                        let pause = attempt.pause_before_next(error)?;
+                        std::thread::sleep(pause);
+                        Self::reach(&mut attempt, &broker)?
+                    }
+                    opened => opened?,
+                };
                 let answer = session.request(lane, payload)?;
                 Ok((session, answer))
             }
@@ -141,7 +148,7 @@ impl Session {
     ) -> Result<(Agreement, BlockingStream), SessionError> {
         loop {
             let negotiation = Negotiation::new(broker.endpoint(), attempt.hello());
-            match negotiation.and_then(|negotiation| negotiation.run_blocking(attempt.limit)) {
+            match negotiation.and_then(|negotiation| negotiation.run_blocking(attempt.limit_of_hello())) {
                 Ok((agreement, stream)) => {
                     attempt.note(&agreement);
                     return Ok((agreement, stream));

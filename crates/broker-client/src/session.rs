@@ -80,7 +80,14 @@ impl Session {
             }
             // The broker has answered, so nobody has read the request.
             Handover::None => {
-                let mut session = Self::open(&attempt, agreement, stream).await?;
+                let mut session = match Self::open(&attempt, agreement, stream).await {
+                    Err(SessionError::Backend(error)) => {
+                        let pause = attempt.pause_before_next(error)?;
+                        tokio::time::sleep(pause).await;
+                        Self::reach(&mut attempt, &broker).await?
+                    }
+                    opened => opened?,
+                };
                 let answer = session.request(lane, payload).await?;
                 Ok((session, answer))
             }
@@ -118,7 +125,7 @@ impl Session {
         let limit = attempt.limit;
         loop {
             let agreed = match Negotiation::new(broker.endpoint(), attempt.hello()) {
-                Ok(negotiation) => negotiation.run(limit).await,
+                Ok(negotiation) => negotiation.run(attempt.limit_of_hello()).await,
                 Err(error) => Err(error),
             };
             match agreed {

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use broker_protocol::control::{Announcement, MAX_CONTROL_BODY, Quiesce, ReleaseHandles, UsageQuery};
+use broker_protocol::control::{
+    Admittance, Announcement, MAX_CONTROL_BODY, Quiesce, ReleaseHandles, UsageQuery,
+};
 use broker_protocol::handoff::Verdict;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{DaemonProcess, Frame};
@@ -236,4 +238,35 @@ async fn the_idle_hook_runs_when_the_last_connection_has_ended() {
         })
         .await;
     assert_eq!(scene.counter.idle.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_has_admitted_this_process_is_dialled_soon_when_it_comes_back() {
+    let mut scene = Scene::new().await;
+    scene.broker.pause = PAUSE.1;
+    let admitted = ControlMessage::Admittance(Admittance { admitted: true, reason: String::new() });
+    scene.near.send_all(&frame_bytes(&admitted.to_frame(1)).unwrap()).await.unwrap();
+    let news = scene.broker.next().await;
+    scene.broker.take(news, &mut scene.connections);
+    scene.near = Stream::pair().unwrap().0;
+    let news = scene.broker.next().await;
+    scene.broker.take(news, &mut scene.connections);
+    assert!(scene.broker.dial_at <= Instant::now() + PAUSE.0);
+}
+
+#[tokio::test]
+async fn an_answer_does_not_go_to_the_next_broker() {
+    let mut scene = Scene::new().await;
+    let question = ControlMessage::Quiesce(Quiesce { deadline_ms: 70 });
+    scene.broker.take(News::Event(Event::Asked(1, question)), &mut scene.connections);
+    while scene.counter.quiesced.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    scene.broker.take(News::End(ControlEnd::Closed), &mut scene.connections);
+    let (near, far) = Stream::pair().unwrap();
+    scene.broker.announce(far);
+    assert_eq!(receive(&near).await.request_id, 1, "the announcement");
+    scene.near = near;
+    let usage = scene.ask(ControlMessage::UsageQuery(UsageQuery {})).await;
+    assert_eq!(usage, ControlMessage::Usage(Usage { connections: 0 }), "and then what this one asks for");
 }

@@ -6,5 +6,7 @@ mod budget;
 mod table;
 
 pub use budget::{SPAWN_ATTEMPTS, SPAWN_WINDOW, SpawnBudget};
-pub use table::{Backend, BackendState, ControlState, LiveBackend, Origin, Registration, StopReason};
+pub use table::{
+    Backend, BackendState, ControlKey, ControlState, LiveBackend, Origin, Registration, StopReason,
+};
 pub(crate) use table::{BackendTable, TraceContext, Waiter};

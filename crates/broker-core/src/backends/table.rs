@@ -46,6 +46,17 @@ pub struct LiveBackend {
     pub origin: Origin,
 }
 
+/// A control connection, unlike any other of its broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ControlKey(u64);
+
+impl ControlKey {
+    /// The connection with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// The state of a backend's control connection (protocol.md, "Extensions").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ControlState {
@@ -146,6 +157,7 @@ pub struct Backend {
     /// Whether its registration is that process's own, and goes with it.
     pub(crate) is_self_registered: bool,
     pub(crate) control: ControlState,
+    pub(crate) control_key: Option<ControlKey>,
     /// What it has announced there.
     pub(crate) announced: Capabilities,
     pub(crate) waiters: Vec<Waiter>,
@@ -293,6 +305,7 @@ impl BackendTable {
             announced_by: None,
             is_self_registered: false,
             control: ControlState::None,
+            control_key: None,
             announced: Capabilities::empty(),
             waiters: Vec::new(),
             trace: TraceContext::default(),

@@ -9,7 +9,7 @@ use broker_protocol::Capabilities;
 use broker_protocol::handoff::{Acknowledgement, Verdict};
 
 use super::{Action, Broker};
-use crate::backends::ControlState;
+use crate::backends::{ControlKey, ControlState};
 use crate::entropy::Entropy;
 use crate::handoff::{AckError, BackendSlot, OfferError, Settlement, Stage};
 use crate::hello::Negotiation;
@@ -78,14 +78,20 @@ impl<E: Entropy> Broker<E> {
         Some((backend.handoff_endpoint()?, backend.state.live()?.pid))
     }
 
-    pub(super) fn control_opened(&mut self, slot: BackendSlot, announced: Capabilities) {
+    pub(super) fn control_opened(&mut self, slot: BackendSlot, control: ControlKey, announced: Capabilities) {
         if let Some(backend) = self.backends.get_mut(slot) {
             backend.announced = announced;
+            backend.control_key = Some(control);
         }
         self.set_control(slot, ControlState::Open);
     }
 
-    pub(super) fn control_closed(&mut self, now: Now, slot: BackendSlot) {
+    pub(super) fn control_closed(&mut self, now: Now, slot: BackendSlot, control: ControlKey) {
+        match self.backends.get_mut(slot) {
+            Some(backend) if backend.control_key == Some(control) => backend.control_key = None,
+            // It led to a process that is gone.
+            Some(_) | None => return,
+        }
         self.set_control(slot, ControlState::None);
         self.offers_lost(slot);
         self.withdraw_registration(now, slot);

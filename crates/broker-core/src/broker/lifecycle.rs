@@ -148,6 +148,7 @@ impl<E: Entropy> Broker<E> {
                 let nobody_waits = backend.waiters.is_empty();
                 self.emit(draft);
                 if nobody_waits {
+                    self.forget(now, slot);
                     return;
                 }
                 if self.is_serving() {
@@ -295,7 +296,7 @@ impl<E: Entropy> Broker<E> {
 
     /// Takes a live backend out of use: its route, its timers, its offers. `None` where none lives: its end
     /// was told as a failed start, or it has none to tell.
-    fn retire(&mut self, slot: BackendSlot) -> Option<(LiveBackend, Option<StopReason>)> {
+    pub(super) fn retire(&mut self, slot: BackendSlot) -> Option<(LiveBackend, Option<StopReason>)> {
         let backend = self.backends.get_mut(slot)?;
         let ended = match std::mem::replace(&mut backend.state, BackendState::Absent) {
             BackendState::Running(live) => (live, None),
@@ -313,13 +314,20 @@ impl<E: Entropy> Broker<E> {
             }
         }
         backend.control = ControlState::None;
+        backend.announced_by = None;
+        if std::mem::take(&mut backend.is_self_registered) {
+            backend.registration = None;
+        }
+        if let Some(control) = backend.control_key.take() {
+            self.actions.push_back(Action::EndControl { slot, control });
+        }
         self.handler.unregister(backend.service.as_str(), &backend.version);
         self.offers_lost(slot);
         Some(ended)
     }
 
     /// What comes after a backend's end: a new start for those who wait, or nothing.
-    fn succeed(&mut self, now: Now, slot: BackendSlot) {
+    pub(super) fn succeed(&mut self, now: Now, slot: BackendSlot) {
         let Some(backend) = self.backends.get(slot) else { return };
         if backend.waiters.is_empty() {
             self.timers.set(now.monotonic, Timer::Forget(slot));

@@ -37,7 +37,7 @@ pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity}
 use shutdown::Phase;
 
 use crate::admission::{ConnectionKey, Connections, DescriptorPressure};
-use crate::backends::{BackendTable, Registration};
+use crate::backends::{BackendTable, ControlKey, Registration};
 use crate::entropy::Entropy;
 use crate::events::{HelloSampler, RecentEvents};
 use crate::handoff::BackendSlot;
@@ -107,6 +107,8 @@ pub enum Input {
     ControlOpened {
         /// Which.
         slot: BackendSlot,
+        /// The connection, unlike any other of this broker.
+        control: ControlKey,
         /// What it says that it can do there.
         announced: Capabilities,
     },
@@ -119,6 +121,8 @@ pub enum Input {
     ControlClosed {
         /// Which.
         slot: BackendSlot,
+        /// The connection: the backend may have another by now.
+        control: ControlKey,
     },
     /// A backend that was told to quiesce has done so, or does not say.
     Quiesced {
@@ -185,6 +189,13 @@ pub enum Action {
         pid: Option<u32>,
         /// How long it may take.
         limit: std::time::Duration,
+    },
+    /// End a control connection, once what has come on it is read: the process that it led to is gone.
+    EndControl {
+        /// Whose it was.
+        slot: BackendSlot,
+        /// Which.
+        control: ControlKey,
     },
     /// Send a started backend a signal, also while it is being started.
     Signal {
@@ -296,9 +307,11 @@ impl<E: Entropy> Broker<E> {
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
             Input::Looked { slot, endpoint, is_in_use } => self.looked(now, slot, &endpoint, is_in_use),
-            Input::ControlOpened { slot, announced } => self.control_opened(slot, announced),
+            Input::ControlOpened { slot, control, announced } => {
+                self.control_opened(slot, control, announced);
+            }
             Input::ControlSilent { slot } => self.fell_silent(slot),
-            Input::ControlClosed { slot } => self.control_closed(now, slot),
+            Input::ControlClosed { slot, control } => self.control_closed(now, slot, control),
             Input::Quiesced { slot, pid } => self.quiesced(now, slot, pid),
             Input::Exited { slot, pid, exit } => self.exited(now, slot, pid, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),

@@ -5,13 +5,16 @@
 //! its first use, like any registered one. Invariants: a backend that lives is not pushed aside by one that
 //! announces itself; what a process has registered goes with its control connection.
 
+use broker_protocol::Severity;
 use broker_protocol::control::{Announcement, AnnouncementFault};
+use broker_protocol::wire::EventKind;
 use thiserror::Error;
 
-use super::{Broker, Exit};
+use super::Broker;
 use crate::admission::PeerKey;
-use crate::backends::{Backend, BackendState, ControlState, Origin, Registration};
+use crate::backends::{Backend, BackendState, ControlState, Registration};
 use crate::entropy::Entropy;
+use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
 use crate::metrics::OTHER;
 use crate::time::Now;
@@ -95,15 +98,24 @@ impl<E: Entropy> Broker<E> {
     /// The control connection of a backend is gone, and with it what it had registered.
     pub(super) fn withdraw_registration(&mut self, now: Now, slot: BackendSlot) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
-        let announced_by = backend.announced_by.take();
+        backend.announced_by = None;
         if !std::mem::take(&mut backend.is_self_registered) {
             return;
         }
         backend.registration = None;
-        let live = backend.state.live();
-        match (live.filter(|live| live.origin == Origin::Registered), announced_by) {
-            (Some(_), Some(pid)) => self.exited(now, slot, pid, Exit::Unknown),
-            _ => self.forget(now, slot),
+        match self.retire(slot) {
+            Some((live, _)) => {
+                let Some(backend) = self.backends.get(slot) else { return };
+                let draft = EventDraft::new(now, EventKind::DiedShutdown, Severity::Info, &self.instance)
+                    .service(backend.service.as_str())
+                    .pid(live.pid)
+                    .reason("it has ended its control connection, and is not sent anybody any more")
+                    .extra("version", &backend.version);
+                self.emit(draft);
+                self.succeed(now, slot);
+                self.advance_drain(now);
+            }
+            None => self.forget(now, slot),
         }
     }
 }

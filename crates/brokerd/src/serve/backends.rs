@@ -27,13 +27,13 @@ use broker_transport::{endpoint, fd_passing, identity};
 
 use tokio::task::JoinHandle;
 
-use super::control;
+use super::control::{self, Control};
 use super::shell::Shell;
 use super::watches::Watches;
 use crate::definitions;
 use crate::redact::redact;
 
-/// How long what a backend has said before its end is read.
+/// How long it may take to read what a backend has said before its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long a backend may take to say whether it is in use.
 const USAGE_LIMIT: Duration = Duration::from_secs(1);
@@ -86,9 +86,11 @@ impl Process {
     }
 
     /// Ends its control connection, once what it has said there is read. Others that have inherited it may
-    /// hold it open.
-    async fn end_control(&self) {
+    /// hold it open, and one that was never announced has nothing to read.
+    async fn end_control(&self, in_use: Option<Rc<Control>>) {
         let Some(task) = self.control.take() else { return };
+        let Some(control) = in_use else { return task.abort() };
+        control.end();
         let abort = task.abort_handle();
         if tokio::time::timeout(LAST_WORDS, task).await.is_err() {
             abort.abort();
@@ -114,7 +116,7 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
         }
         Err(failure) => Input::StartFailed { slot, failure },
     };
-    process.end_control().await;
+    process.end_control(shell.control(slot)).await;
     process.remove_socket();
     shell.forget_process(slot);
     shell.tell(ended);

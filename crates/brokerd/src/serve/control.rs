@@ -9,9 +9,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 
 use broker_core::admission::PeerKey;
+use broker_core::backends::ControlKey;
 use broker_core::broker::Input;
 use broker_core::handoff::BackendSlot;
 use broker_protocol::bytes::{Buf, BytesMut};
@@ -39,7 +41,11 @@ const READ_STEP: usize = 4 * 1024;
 
 /// One backend's control connection.
 pub(super) struct Control {
+    key: ControlKey,
+    slot: BackendSlot,
     stream: Stream,
+    /// It is to end, once what has come on it is read.
+    ending: Notify,
     /// What has not left yet.
     queue: RefCell<BytesMut>,
     has_queued: Notify,
@@ -67,19 +73,38 @@ pub(super) enum ControlEnd {
     Announcement(#[from] AnnouncementFault),
     #[error("it announced {actual}, but was started as {expected}")]
     OtherBackend { expected: String, actual: String },
+    #[error("its process is gone")]
+    Ended,
     #[error("the backend does not read what it is sent")]
     Stuck,
 }
 
 impl Control {
-    pub(super) fn new(stream: Stream) -> Rc<Self> {
+    fn new(shell: &Shell, slot: BackendSlot, stream: Stream) -> Rc<Self> {
         Rc::new(Self {
+            key: shell.next_control(),
+            slot,
             stream,
+            ending: Notify::new(),
             queue: RefCell::default(),
             has_queued: Notify::new(),
             asked: RefCell::default(),
             next_request: Cell::new(1),
         })
+    }
+
+    pub(super) const fn key(&self) -> ControlKey {
+        self.key
+    }
+
+    /// Whose it is.
+    pub(super) const fn slot(&self) -> BackendSlot {
+        self.slot
+    }
+
+    /// Ends it, once what has come on it is read.
+    pub(super) fn end(&self) {
+        self.ending.notify_one();
     }
 
     /// Sends an offer with its descriptor, at once.
@@ -201,13 +226,13 @@ impl Started {
 /// Serves the control connection of a backend that was started here, until either ends. One that never
 /// says anything is plain v1.
 pub(super) async fn serve_started(shell: Rc<Shell>, slot: BackendSlot, stream: Stream, started: Started) {
-    let control = Control::new(stream);
+    let control = Control::new(&shell, slot, stream);
     let mut incoming = Incoming::new(&control);
     let end = async {
         let (id, announcement) = incoming.announcement().await?;
         started.check(&announcement)?;
         let announced = Capabilities::from_bits_retain(announcement.capabilities);
-        admit(&shell, slot, &control, (id, announced), &mut incoming).await
+        admit(&shell, &control, (id, announced), &mut incoming).await
     };
     let Err(end) = end.await;
     tracing::debug!(service = %started.service, version = %started.version, %end, "a control connection ended");
@@ -221,18 +246,18 @@ pub(super) async fn serve_registered(
     id: u64,
     announcement: &Announcement,
 ) {
-    let control = Control::new(stream);
     let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
         Ok(slot) => {
+            let control = Control::new(shell, slot, stream);
             let announced = Capabilities::from_bits_retain(announcement.capabilities);
             let mut incoming = Incoming::new(&control);
-            let Err(end) = admit(shell, slot, &control, (id, announced), &mut incoming).await;
+            let Err(end) = admit(shell, &control, (id, announced), &mut incoming).await;
             end.to_string()
         }
         Err(why) => {
             let refusal = Admittance { admitted: false, reason: why.to_string() };
             if let Ok(refusal) = frame_bytes(&ControlMessage::Admittance(refusal).to_frame(id)) {
-                connection::write(&control.stream, &refusal).await;
+                connection::write(&stream, &refusal).await;
             }
             why.to_string()
         }
@@ -244,40 +269,40 @@ pub(super) async fn serve_registered(
 /// Takes a backend's control connection into use, and serves it until it ends.
 async fn admit(
     shell: &Rc<Shell>,
-    slot: BackendSlot,
     control: &Rc<Control>,
     (id, announced): (u64, Capabilities),
     incoming: &mut Incoming<'_>,
 ) -> Result<Infallible, ControlEnd> {
     let admitted = ControlMessage::Admittance(Admittance { admitted: true, reason: String::new() });
     control.send(&admitted.to_frame(id))?;
-    let _in_use = InUse::begin(shell, slot, control, announced);
+    let _in_use = InUse::begin(shell, control, announced);
     loop {
         let frame = tokio::select! {
             frame = incoming.next() => frame?,
             written = control.write_queued() => match written? {},
+            () = control.ending.notified() => break,
         };
-        control.take(shell, slot, frame)?;
+        control.take(shell, frame)?;
     }
+    // What its process has said is here already; others may hold its end open for as long as they like.
+    while let Some(frame) = handoff::first_look(pin!(incoming.next())).await {
+        control.take(shell, frame?)?;
+    }
+    Err(ControlEnd::Ended)
 }
 
 /// A control connection that offers go out on.
 struct InUse<'a> {
     shell: &'a Rc<Shell>,
-    slot: BackendSlot,
     control: &'a Rc<Control>,
 }
 
 impl<'a> InUse<'a> {
-    fn begin(
-        shell: &'a Rc<Shell>,
-        slot: BackendSlot,
-        control: &'a Rc<Control>,
-        announced: Capabilities,
-    ) -> Self {
+    fn begin(shell: &'a Rc<Shell>, control: &'a Rc<Control>, announced: Capabilities) -> Self {
+        let (slot, key) = (control.slot, control.key);
         shell.add_control(slot, control);
-        shell.tell(Input::ControlOpened { slot, announced });
-        Self { shell, slot, control }
+        shell.tell(Input::ControlOpened { slot, control: key, announced });
+        Self { shell, control }
     }
 }
 
@@ -285,17 +310,19 @@ impl Drop for InUse<'_> {
     fn drop(&mut self) {
         // Whoever waits for an answer hears that there will be none.
         self.control.asked.borrow_mut().clear();
-        self.shell.remove_control(self.slot, self.control);
-        self.shell.tell(Input::ControlClosed { slot: self.slot });
+        let (slot, control) = (self.control.slot, self.control.key);
+        self.shell.remove_control(slot, self.control);
+        self.shell.tell(Input::ControlClosed { slot, control });
     }
 }
 
 impl Control {
     /// Takes in a frame from the backend.
-    fn take(&self, shell: &Rc<Shell>, slot: BackendSlot, frame: Frame) -> Result<(), ControlEnd> {
+    fn take(&self, shell: &Rc<Shell>, frame: Frame) -> Result<(), ControlEnd> {
+        let slot = self.slot;
         shell.call(|broker, _| broker.spoke(slot));
         if frame.lane() == PayloadProtocol::HANDOFF {
-            let is_out_here = |connection| shell.is_parked(connection, slot);
+            let is_out_here = |connection| shell.is_parked(connection, self);
             if let Some((answer, settlement)) = handoff::settle_by(shell, slot, frame, is_out_here)
                 && let Some(parked) = shell.unpark(answer.connection)
             {

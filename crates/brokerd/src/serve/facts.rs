@@ -54,11 +54,21 @@ async fn release(shell: &Rc<Shell>, service: &str, path: &str) -> ReleaseReport 
         running.collect::<Vec<_>>()
     });
     let deadline = Instant::now() + RELEASE_LIMIT;
+    // All at once: one that hangs takes no time from the others.
+    let asked: Vec<_> = running
+        .into_iter()
+        .map(|(slot, version, pid)| {
+            let (shell, path) = (Rc::clone(shell), path.to_owned());
+            let answer = async move { release_of(&shell, slot, &path, deadline).await };
+            (version, pid, tokio::task::spawn_local(answer))
+        })
+        .collect();
     let mut backends = Vec::new();
-    for (slot, service_version, pid) in running {
-        let (released, detail) = match release_of(shell, slot, path, deadline).await {
-            Ok(()) => (true, String::new()),
-            Err(why) => (false, why),
+    for (service_version, pid, answer) in asked {
+        let (released, detail) = match answer.await {
+            Ok(Ok(())) => (true, String::new()),
+            Ok(Err(why)) => (false, why),
+            Err(error) => (false, error.to_string()),
         };
         backends.push(Release { service_version, pid, released, detail });
     }

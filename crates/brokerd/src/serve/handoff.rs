@@ -219,7 +219,7 @@ fn offer_by_control(
     let sent = control.offer(&offer, lent.descriptor());
     match sent {
         Ok(()) => {
-            shell.park(terms.connection(), terms.slot(), Parked { lent, terms });
+            shell.park(terms.connection(), control, Parked { lent, terms });
             Ok(())
         }
         Err(error) => {
@@ -297,7 +297,7 @@ async fn offer_by_dialling(
 }
 
 /// What a future comes to without waiting.
-async fn first_look<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+pub(super) async fn first_look<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => Poll::Ready(None),

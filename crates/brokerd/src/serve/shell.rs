@@ -13,6 +13,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use broker_core::admission::{ConnectionKey, PeerKey};
+use broker_core::backends::ControlKey;
 use broker_core::broker::{Action, Arrival, Broker, Input, PeerIdentity, StopSignal};
 use broker_core::entropy::BlockEntropy;
 use broker_core::handoff::BackendSlot;
@@ -53,13 +54,14 @@ pub(super) struct Shell {
     /// How to end the task of each connection.
     connections: RefCell<HashMap<ConnectionKey, AbortHandle, RandomState>>,
     next_connection: Cell<u64>,
+    next_control: Cell<u64>,
     /// Who waits for a backend.
     waiting: RefCell<HashMap<ConnectionKey, oneshot::Sender<Reply>>>,
     processes: RefCell<HashMap<BackendSlot, Rc<Process>>>,
     /// The control connections that are in use.
     controls: RefCell<HashMap<BackendSlot, Rc<Control>>>,
     /// The connections on offer there, and to whom.
-    parked: RefCell<HashMap<ConnectionId, (BackendSlot, Parked)>>,
+    parked: RefCell<HashMap<ConnectionId, (Rc<Control>, Parked)>>,
     watches: Watches,
     /// When the broker next wants to be called, and the news that this has changed.
     due: Cell<Option<Monotonic>>,
@@ -88,6 +90,7 @@ impl Shell {
             events,
             connections: RefCell::default(),
             next_connection: Cell::new(0),
+            next_control: Cell::new(0),
             waiting: RefCell::default(),
             processes: RefCell::default(),
             controls: RefCell::default(),
@@ -186,9 +189,14 @@ impl Shell {
             Action::Signal { slot, signal } => self.signal(slot, signal),
             Action::Abandon { connection } => {
                 let parked = self.parked.borrow_mut().remove(&connection);
-                if let Some((slot, parked)) = parked {
+                if let Some((control, parked)) = parked {
                     drop(parked);
-                    self.tell(Input::ControlSilent { slot });
+                    self.tell(Input::ControlSilent { slot: control.slot() });
+                }
+            }
+            Action::EndControl { slot, control } => {
+                if let Some(current) = self.control(slot).filter(|current| current.key() == control) {
+                    current.end();
                 }
             }
             Action::Emit(event) => {
@@ -259,7 +267,7 @@ impl Shell {
         drop(controls);
         let lost: Vec<_> = {
             let mut parked = self.parked.borrow_mut();
-            let lost = parked.iter().filter(|(_, (to, _))| *to == slot).map(|(id, _)| *id);
+            let lost = parked.iter().filter(|(_, (to, _))| Rc::ptr_eq(to, control)).map(|(id, _)| *id);
             let lost: Vec<_> = lost.collect();
             lost.iter().filter_map(|id| parked.remove(id)).collect()
         };
@@ -268,13 +276,20 @@ impl Shell {
     }
 
     /// Keeps the copy of a connection that is on offer.
-    pub(super) fn park(&self, connection: ConnectionId, to: BackendSlot, parked: Parked) {
+    pub(super) fn park(&self, connection: ConnectionId, to: Rc<Control>, parked: Parked) {
         self.parked.borrow_mut().insert(connection, (to, parked));
     }
 
-    /// Whether a connection is on offer on this backend's control connection.
-    pub(super) fn is_parked(&self, connection: ConnectionId, slot: BackendSlot) -> bool {
-        self.parked.borrow().get(&connection).is_some_and(|(to, _)| *to == slot)
+    /// A number for a control connection.
+    pub(super) fn next_control(&self) -> ControlKey {
+        let number = self.next_control.get();
+        self.next_control.set(number + 1);
+        ControlKey::new(number)
+    }
+
+    /// Whether a connection is on offer on this control connection.
+    pub(super) fn is_parked(&self, connection: ConnectionId, on: &Control) -> bool {
+        self.parked.borrow().get(&connection).is_some_and(|(to, _)| to.key() == on.key())
     }
 
     /// Takes note that a backend has taken a connection that was passed to it.

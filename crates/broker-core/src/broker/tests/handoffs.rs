@@ -4,10 +4,12 @@ use broker_protocol::handoff::{Acknowledgement, Offer};
 use broker_protocol::{Capabilities, ConnectionId, HandoffToken};
 
 use super::*;
+use crate::backends::ControlKey;
 use crate::handoff::{AckError, OfferError, Settlement};
 use crate::hello::{Handover, Negotiation};
 use crate::metrics::HandoffOutcome;
 
+const CONTROL: ControlKey = ControlKey::new(1);
 const BOTH: Capabilities = Capabilities::HANDLE_PASSING.union(Capabilities::EARLY_DATA);
 
 impl World {
@@ -19,7 +21,7 @@ impl World {
     }
 
     pub(super) fn open_control(&mut self, slot: BackendSlot) {
-        self.tell(Input::ControlOpened { slot, announced: BOTH });
+        self.tell(Input::ControlOpened { slot, control: CONTROL, announced: BOTH });
     }
 
     fn agree(&mut self, capabilities: Capabilities) -> Negotiation {
@@ -177,7 +179,7 @@ fn the_end_of_a_backend_or_of_its_control_connection_is_the_end_of_its_offers() 
         if ends {
             world.exited(slot, Exit::Signal(9));
         } else {
-            world.tell(Input::ControlClosed { slot });
+            world.tell(Input::ControlClosed { slot, control: CONTROL });
             assert_eq!(world.agree(BOTH).handover(), Handover::None);
         }
         assert_eq!(world.answer(slot, &accept(&offered)).unwrap_err(), AckError::NotPending);
@@ -273,7 +275,7 @@ fn what_a_backend_announces_is_what_it_is_asked_for() {
         (Capabilities::empty(), Handover::None, Handover::None),
     ] {
         let (mut world, slot) = World::running();
-        world.tell(Input::ControlOpened { slot, announced });
+        world.tell(Input::ControlOpened { slot, control: CONTROL, announced });
         assert_eq!(world.agree(BOTH).handover(), both, "{announced:?}");
         assert_eq!(world.agree(Capabilities::HANDLE_PASSING).handover(), plain, "{announced:?}");
     }

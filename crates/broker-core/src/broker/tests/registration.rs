@@ -3,7 +3,7 @@
 use broker_protocol::control::Announcement;
 
 use super::*;
-use crate::backends::ControlState;
+use crate::backends::{ControlKey, ControlState};
 
 const OWN: u32 = 99;
 
@@ -20,8 +20,14 @@ impl World {
     fn announce(&mut self, pid: u32, endpoint: &str) -> Result<BackendSlot, NotRegistered> {
         let peer = PeerKey::new(1000, Some(pid));
         let slot = self.broker.announced(self.now, peer, &announcement("1.0.0", endpoint))?;
-        self.tell(Input::ControlOpened { slot, announced: Capabilities::all() });
+        let control = ControlKey::new(pid.into());
+        self.tell(Input::ControlOpened { slot, control, announced: Capabilities::all() });
         Ok(slot)
+    }
+
+    /// The control connection of this process ends.
+    fn close(&mut self, slot: BackendSlot, pid: u32) {
+        self.tell(Input::ControlClosed { slot, control: ControlKey::new(pid.into()) });
     }
 
     fn probes(&self) -> usize {
@@ -40,7 +46,7 @@ fn an_announced_backend_is_probed_used_and_gone_with_its_connection() {
     assert_eq!(endpoint(world.reply_to(first)), "/run/own.sock");
     assert_eq!(world.broker.backend(slot).unwrap().control(), ControlState::Open);
 
-    world.tell(Input::ControlClosed { slot });
+    world.close(slot, OWN);
     world.exited(slot, Exit::Unknown);
     let (_, reply) = world.hello("1.0.0");
     assert!(reply.is_none());
@@ -63,7 +69,7 @@ fn one_that_withdraws_while_it_is_probed_leaves_nobody_waiting() {
     let mut world = World::new();
     let slot = world.announce(OWN, "/run/own.sock").unwrap();
     let (waiting, _) = world.hello("1.0.0");
-    world.tell(Input::ControlClosed { slot });
+    world.close(slot, OWN);
     world.tell(Input::Probed { slot, outcome: Ok(OWN) });
     assert_eq!(world.starts().len(), 1);
     world.started(slot, 77);
@@ -79,7 +85,7 @@ fn who_lives_is_not_pushed_aside() {
     // The very one may come back with a connection of its own.
     assert_eq!(world.announce(77, "/run/be-77.sock").unwrap(), slot);
     assert_eq!(world.announce(77, "/run/be-77.sock").unwrap_err(), NotRegistered::Taken { pid: Some(77) });
-    world.tell(Input::ControlClosed { slot });
+    world.close(slot, 77);
     assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock", "it was not registered by that");
 
     let mut starting = World::new();
@@ -96,7 +102,7 @@ fn what_the_operator_registered_stays_when_the_backend_s_own_connection_goes() {
     let slot = world.announce(OWN, "/run/registered.sock").unwrap();
     world.hello("1.0.0");
     world.tell(Input::Probed { slot, outcome: Ok(OWN) });
-    world.tell(Input::ControlClosed { slot });
+    world.close(slot, OWN);
     assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/registered.sock");
 }
 
@@ -123,4 +129,46 @@ fn an_announcement_needs_a_permit_a_process_an_endpoint_and_a_broker_that_stays(
     while announce(&mut world, peer, &announcement("1", "/x")) != Err(NotRegistered::RateLimited) {}
     world.tell(Input::Drain { deadline: None });
     assert_eq!(announce(&mut world, PeerKey::new(1000, Some(7)), &good), Err(NotRegistered::Draining));
+}
+
+#[test]
+fn a_control_connection_that_outlives_its_process_does_not_end_the_next_one() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    world.hello("1.0.0");
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    world.exited(slot, Exit::Unknown);
+    let ended = |action: &Action| matches!(action, Action::EndControl { control, .. } if *control == ControlKey::new(OWN.into()));
+    assert!(world.acted.iter().any(ended), "a child may hold it open for ever");
+    assert_eq!(world.announce(OWN + 1, "/run/own.sock").unwrap(), slot);
+    world.hello("1.0.0");
+    world.tell(Input::Probed { slot, outcome: Ok(OWN + 1) });
+    world.close(slot, OWN);
+    assert!(world.broker.backend(slot).unwrap().state().live().is_some());
+    assert_eq!(world.broker.backend(slot).unwrap().control(), ControlState::Open);
+}
+
+#[test]
+fn one_that_withdraws_while_it_is_probed_for_nobody_leaves_no_entry() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    let (waiting, _) = world.hello("1.0.0");
+    world.broker.disconnected(world.now, waiting);
+    world.close(slot, OWN);
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    assert_eq!(world.broker.backends().len(), 0);
+}
+
+#[test]
+fn one_that_withdraws_has_not_crashed() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    world.hello("1.0.0");
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    world.close(slot, OWN);
+    let events = world.events();
+    assert!(
+        events.contains(&EventKind::DiedShutdown) && !events.contains(&EventKind::DiedCrash),
+        "{events:?}"
+    );
 }
