@@ -296,9 +296,11 @@ fn a_backend_is_not_idle_while_a_connection_that_was_passed_to_it_is_open() {
     assert_eq!(client.tell("?pid"), pid.to_string());
     drop(client);
     assert!(broker_tests::has_died(pid), "it is idle now");
-    let socket = scene.world.socket();
-    let dump = scene.world.run(&["dump", "--json", "--socket", socket.to_str().unwrap()]);
-    assert!(dump.stdout.contains("DIED_IDLE"), "{}", dump.stdout);
+    let deadline = Instant::now() + PATIENCE;
+    // The broker hears of it a moment later.
+    while !scene.world.ask("dump").to_string().contains("DIED_IDLE") {
+        assert!(Instant::now() < deadline, "{}", scene.world.ask("dump"));
+    }
 }
 
 #[test]
@@ -358,4 +360,67 @@ fn backends_are_asked_to_release_what_they_hold_open() {
     assert!(held.stdout.ends_with("not released: /held is in use\n"), "{}", held.stdout);
     let none = release("other", &[]);
     assert_eq!((none.code(), none.stdout.as_str()), (0, "no backend of other runs\n"));
+}
+
+#[test]
+fn offers_that_leave_in_part_or_not_at_all_are_each_served_once() {
+    let scene = Scene::new();
+    let pid = scene.backend_pid();
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::STOP).unwrap();
+    // Long replies, so that the backend's socket is full before 64 offers are out.
+    let trace = "x".repeat(7_000);
+    let mut clients: Vec<_> = (0..64)
+        .map(|number| {
+            let mut client = scene.world.connect();
+            let hello = Frame { traceparent: trace.clone(), ..hello_frame(BIT_0 | BIT_32) };
+            client.write(&[wire(&hello), wire(&request(number, "early"))].concat());
+            client
+        })
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    while scene.world.handoffs("unsent") == 0 {
+        assert!(Instant::now() < deadline, "there was room for all of them");
+    }
+    rustix::process::kill_process(pid_of(pid), rustix::process::Signal::CONT).unwrap();
+    let (mut adopted, mut dialled) = (0, 0);
+    for (number, client) in (0..).zip(&mut clients) {
+        let reply = client.receive();
+        assert_eq!(reply.traceparent, trace);
+        if agreed(reply_of(&reply)).handle_passed_token.is_empty() {
+            assert_eq!(client.rest(), [0; 0], "its request was read by nobody");
+            dialled += 1;
+        } else {
+            let answer = client.receive();
+            assert_eq!((answer.request_id, answer.payload.as_ref()), (number, &b"early"[..]));
+            adopted += 1;
+        }
+    }
+    assert!(adopted > 0 && dialled > 0, "{adopted} adopted, {dialled} dialled");
+    drop(clients);
+    scene.broker.wait_for_descriptors(scene.at_rest);
+    assert_eq!(scene.world.handoffs("unsent"), dialled);
+}
+
+#[test]
+fn a_client_that_leaves_at_any_step_leaves_nothing_behind() {
+    let scene = Scene::new();
+    let early = [wire(&hello_frame(BIT_0 | BIT_32)), wire(&request(9, "early"))].concat();
+    // With its Hello, with its request, and right after its reply.
+    for _ in 0..20 {
+        scene.world.connect().send(&hello_frame(BIT_0));
+        scene.world.connect().write(&early);
+        scene.say(BIT_0 | BIT_32);
+    }
+    let (mut last, _) = scene.say(BIT_0 | BIT_32);
+    assert_eq!(last.tell("still here"), "still here");
+    drop(last);
+    scene.broker.wait_for_descriptors(scene.at_rest);
+    let pid = scene.backend_pid();
+    let connections = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let deadline = Instant::now() + PATIENCE;
+    let before = connections();
+    scene.say(BIT_0 | BIT_32);
+    while connections() > before {
+        assert!(Instant::now() < deadline, "the backend keeps connections");
+    }
 }
