@@ -13,5 +13,9 @@ fn without_a_definition_it_says_what_is_missing() {
         .unwrap();
     let text = String::from_utf8(outcome.stderr).unwrap();
     assert!(!outcome.status.success() && outcome.stdout.is_empty());
-    assert!(text.contains("build-cache"), "{text}");
+    assert!(
+        text.contains("brokerd service add build-cache") || text.contains("build-cache.servicedef"),
+        "{text}"
+    );
+    assert!(!text.contains("NotDefined"), "for people, not for debugging: {text}");
 }
