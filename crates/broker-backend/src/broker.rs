@@ -12,8 +12,7 @@ use broker_protocol::control::{ControlMessage, HandlesReleased, Quiesced, Usage}
 use broker_protocol::handoff::{Acknowledgement, Offer};
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::stream::Stream;
-use tokio::task::JoinSet;
-use tokio::task::unconstrained;
+use tokio::task::{JoinSet, unconstrained};
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{EndedBy, Service};

@@ -56,7 +56,7 @@ pub enum DiscoveryError {
         /// The path.
         path: PathBuf,
         /// What lies there.
-        found: &'static str,
+        found: FileKind,
     },
     /// The definition cannot be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -148,7 +148,7 @@ fn instance_in(dir: &Path, service: &ServiceName) -> Result<BrokerInstance, Disc
 }
 
 fn open(path: &Path) -> Result<File, DiscoveryError> {
-    let not_a_file = |kind| DiscoveryError::NotAFile { path: path.to_path_buf(), found: name_of(kind) };
+    let not_a_file = |found| DiscoveryError::NotAFile { path: path.to_path_buf(), found };
     match files::open_no_follow(path) {
         Ok((file, facts)) if facts.kind == FileKind::Regular => Ok(file),
         Ok((_, facts)) => Err(not_a_file(facts.kind)),
@@ -157,16 +157,6 @@ fn open(path: &Path) -> Result<File, DiscoveryError> {
             Ok(facts) if facts.kind != FileKind::Regular => Err(not_a_file(facts.kind)),
             Ok(_) | Err(_) => Err(DiscoveryError::Unreadable { path: path.to_path_buf(), source }),
         },
-    }
-}
-
-const fn name_of(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::Regular => "a regular file",
-        FileKind::Directory => "a directory",
-        FileKind::Symlink => "a symbolic link",
-        FileKind::Socket => "a socket",
-        FileKind::Other => "a device or FIFO",
     }
 }
 
@@ -289,11 +279,11 @@ mod tests {
         std::fs::write(&target, definition(1, "")).unwrap();
         std::fs::soft_link(&target, &path).unwrap();
         let error = instance_in(dir.path(), &service()).unwrap_err();
-        assert!(matches!(error, DiscoveryError::NotAFile { found: "a symbolic link", .. }), "{error}");
+        assert!(matches!(error, DiscoveryError::NotAFile { found: FileKind::Symlink, .. }), "{error}");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         let error = instance_in(dir.path(), &service()).unwrap_err();
-        assert!(matches!(error, DiscoveryError::NotAFile { found: "a directory", .. }), "{error}");
+        assert!(matches!(error, DiscoveryError::NotAFile { found: FileKind::Directory, .. }), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the facts of an opened file are those of that very file, the last component is never followed
 //! where the name says so, and a replaced file is at every moment either the old or the new one.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,19 @@ pub enum FileKind {
     Socket,
     /// A device, a FIFO or what else there is.
     Other,
+}
+
+/// With its article, as an error says it: `a symbolic link`.
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Regular => "a regular file",
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::Socket => "a socket",
+            Self::Other => "a device or FIFO",
+        })
+    }
 }
 
 /// What the file system says about a file.

@@ -104,7 +104,7 @@ pub enum SidecarWriteError {
 #[derive(Debug, Error)]
 pub enum SidecarReadError {
     /// Not a file that this crate made. A link is not followed.
-    #[error("expected a regular file at {}, found {}; remove it", path.display(), name_of(*found))]
+    #[error("expected a regular file at {}, found {found}; remove it", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -263,14 +263,4 @@ fn content(file: File, path: &Path) -> Result<Vec<u8>, SidecarReadError> {
         return Err(SidecarReadError::TooLong { path: path.to_path_buf(), actual });
     }
     Ok(content)
-}
-
-const fn name_of(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::Regular => "a regular file",
-        FileKind::Directory => "a directory",
-        FileKind::Symlink => "a symbolic link",
-        FileKind::Socket => "a socket",
-        FileKind::Other => "a device or FIFO",
-    }
 }
