@@ -27,9 +27,6 @@ pub(crate) const PLATFORM: Platform = Platform::Windows;
 /// Whether descriptors are passed in messages: Handles are duplicated instead.
 pub(crate) const PASSES_DESCRIPTORS: bool = false;
 
-/// Handles are duplicated instead.
-pub(crate) const PASSES_DESCRIPTORS: bool = false;
-
 fn unsupported<T>(operation: &'static str) -> io::Result<T> {
     Err(Unsupported { operation, platform: std::env::consts::OS }.into())
 }
