@@ -2,7 +2,7 @@
 //!
 //! Facts only; comparing them is the caller's. A pid alone identifies nothing, as it is reused: pair
 //! it with [`process_start_time`] and [`boot_id`]. Invariant: no function guesses; what cannot be
-//! read is an error that names the file.
+//! read is an error that names the file or what else holds it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -74,7 +74,13 @@ pub fn effective_uid() -> u32 {
     sys::effective_uid()
 }
 
-/// Whether this process runs with the system's highest rights (root).
+/// The number of the user this process runs as: the effective user id, or on Windows one that stands for the
+/// SID. The [owner](crate::files::FileFacts::owner) of a file is such a number, too.
+pub fn current_user_key() -> u64 {
+    sys::current_user_key()
+}
+
+/// Whether this process runs with the system's highest rights (root, `LocalSystem`).
 pub fn is_privileged() -> bool {
     sys::is_privileged()
 }
@@ -87,7 +93,10 @@ pub fn hostname() -> Result<String, IdentityError> {
     sys::hostname()
 }
 
-/// When a process started, in clock ticks since boot (`/proc/PID/stat` field 22, proc_pid_stat(5)).
+/// When a process started, to tell it from another one that had the same pid.
+///
+/// On Linux in clock ticks since boot (`/proc/PID/stat` field 22, proc_pid_stat(5)), on Windows in 100 ns since
+/// 1601 (`GetProcessTimes`).
 ///
 /// # Errors
 /// [`IdentityError`]; [`IdentityError::is_not_found`] when there is no such process.
@@ -95,7 +104,7 @@ pub fn process_start_time(pid: u32) -> Result<u64, IdentityError> {
     sys::process_start_time(pid)
 }
 
-/// The path of a process's executable. One that was deleted since ends in ` (deleted)`.
+/// The path of a process's executable. On Linux one that was deleted since ends in ` (deleted)`.
 ///
 /// # Errors
 /// [`IdentityError`].
@@ -125,6 +134,8 @@ pub fn hash_executable(path: &Path) -> Result<[u8; 32], IdentityError> {
 }
 
 /// BLAKE3 over the very file that a process executes, whatever lies at its path by now.
+///
+/// On Windows it is the file at its path: one that is executed can be renamed there, but not changed.
 ///
 /// # Errors
 /// [`IdentityError`].

@@ -16,9 +16,14 @@ impl UserId {
         Self(uid as u64)
     }
 
-    /// The user this process runs as (effective user id).
+    /// The user with this [key](Self::key).
+    pub const fn from_key(key: u64) -> Self {
+        Self(key)
+    }
+
+    /// The user this process runs as (the effective one on Unix).
     pub fn current() -> Self {
-        Self::from_uid(crate::identity::effective_uid())
+        Self(crate::identity::current_user_key())
     }
 
     /// Whether this is the user this process runs as.

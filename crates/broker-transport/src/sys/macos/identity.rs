@@ -11,6 +11,10 @@ pub(crate) fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+pub(crate) fn current_user_key() -> u64 {
+    effective_uid().into()
+}
+
 pub(crate) fn is_privileged() -> bool {
     rustix::process::geteuid().is_root()
 }
