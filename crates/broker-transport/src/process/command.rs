@@ -18,6 +18,9 @@ const OWN_PREFIXES: [&[u8]; 4] = [b"LISTEN_", b"NOTIFY_SOCKET", b"WATCHDOG_", b"
 /// [`StderrRing`](super::StderrRing) as stderr, an empty signal mask and default dispositions, and
 /// the descriptor limit that this process had before it raised its own. Every descriptor not named
 /// here is closed in it.
+///
+/// On Windows it gets a process group, a hidden console and a job of its own, stands in the Windows directory,
+/// and has `NUL` for input and output.
 #[derive(Debug)]
 pub struct SpawnCommand {
     /// Absolute path of the program; also its `argv[0]`.
@@ -29,7 +32,7 @@ pub struct SpawnCommand {
     /// What is added to it; the last one of a name wins.
     pub env: Vec<(OsString, OsString)>,
     /// A listening socket to pass as descriptor 3, with `LISTEN_FDS=1`, `LISTEN_PID` and
-    /// `LISTEN_FDNAMES=backend` (sd_listen_fds(3)).
+    /// `LISTEN_FDNAMES=backend` (sd_listen_fds(3)). On Windows it cannot be passed, and the start fails.
     pub listen_fd: Option<OwnedDescriptor>,
     /// Further descriptors. They are no part of `LISTEN_FDS`: a plain activated service expects
     /// exactly one there.
@@ -53,17 +56,17 @@ pub enum BaseEnv {
     /// This process's own, but for what [`is_passed_on`] holds back.
     #[default]
     Inherit,
-    /// Nothing.
+    /// Nothing; on Windows `SystemRoot`, without which few programs run.
     Empty,
 }
 
 /// What becomes of a child when this process dies, in whatever way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ParentDeath {
-    /// It gets SIGTERM.
+    /// It gets SIGTERM. On Windows it ends at once, with everything it has started.
     #[default]
     Terminate,
-    /// It lives on. Its stderr is `/dev/null` from the start, as nobody is left to read it then.
+    /// It lives on. Its stderr is the null device from the start, as nobody is left to read it then.
     Survive,
 }
 

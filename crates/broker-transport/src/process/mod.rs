@@ -70,13 +70,13 @@ impl SpawnError {
     }
 }
 
-/// What a caller can tell about a failed `execve` (execve(2)).
+/// What a caller can tell about a failed `execve` (execve(2)) or `CreateProcessW`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ExecFailure {
-    /// `ENOENT`, `ENOTDIR`: there is no such file, or a script's interpreter is missing.
+    /// `ENOENT`, `ENOTDIR` and the like: there is no such file, or a script's interpreter is missing.
     #[error("there is no such file, or its interpreter is missing")]
     NotFound,
-    /// `EACCES`, `EPERM`: it is not an executable file, or may not be reached.
+    /// `EACCES`, `EPERM` and the like: it is not an executable file, or may not be reached.
     #[error("it is not executable, or may not be reached")]
     PermissionDenied,
     /// `ENOEXEC`: not a format that this machine executes.
@@ -93,7 +93,8 @@ pub enum ExecFailure {
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {
-    /// By itself, with this code.
+    /// By itself, with this code. On Windows also by somebody else: the code is what that one has chosen, or
+    /// the system's own (`NTSTATUS`), which is negative here.
     Code(i32),
     /// By a signal of this number.
     Signal(i32),
@@ -111,6 +112,8 @@ impl Exit {
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            // As such statuses are written and looked up.
+            Self::Code(code @ ..0) => write!(f, "exit code {code:#010x}"),
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::Unknown => f.write_str("an unknown end"),
@@ -121,9 +124,11 @@ impl std::fmt::Display for Exit {
 /// How a process is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopSignal {
-    /// `SIGTERM`: it may clean up. A child gets it alone and sees to its own children.
+    /// `SIGTERM`: it may clean up. A child gets it alone and sees to its own children. Windows has nothing like
+    /// it, so there it is as harsh as [`Kill`](Self::Kill).
     Terminate,
-    /// `SIGKILL`: it may not. A child's whole process group gets it, as nobody is left to see to the rest.
+    /// `SIGKILL`: it may not. A child's whole process group gets it, or its job, as nobody is left to see to
+    /// the rest.
     Kill,
 }
 
@@ -153,4 +158,15 @@ pub enum WatchError {
     /// The system refused.
     #[error("cannot watch the process: {0}")]
     Io(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_the_system_is_shown_as_it_is_written() {
+        assert_eq!(Exit::Code(0xC000_0005_u32.cast_signed()).to_string(), "exit code 0xc0000005");
+        assert_eq!(Exit::Code(3).to_string(), "exit code 3");
+    }
 }

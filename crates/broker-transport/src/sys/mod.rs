@@ -25,9 +25,9 @@ use self::windows as os;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod no_connections;
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
 mod no_identity;
-#[cfg(all(not(target_os = "linux"), feature = "tokio"))]
+#[cfg(all(target_os = "macos", feature = "tokio"))]
 pub(crate) mod no_process;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]

@@ -1,7 +1,9 @@
 //! What the tests with real children share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use broker_transport::process::{ChildProcess, SpawnCommand, Spawner};
@@ -9,12 +11,60 @@ use broker_transport::process::{ChildProcess, SpawnCommand, Spawner};
 /// Far beyond what anything here takes: reaching it is a failure, not a matter of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a helper is to do.
+const SCRIPT: &str = "BROKER_TRANSPORT_TEST_SCRIPT";
+
+/// How this program becomes a helper.
+const HELPER_ARGS: [&str; 4] = ["--exact", "common::helper_process", "--ignored", "--nocapture"];
+
 pub(crate) async fn spawn(command: SpawnCommand) -> ChildProcess {
     Spawner::start().unwrap().spawn(command).await.unwrap()
 }
 
 pub(crate) fn sh(script: &str) -> SpawnCommand {
     SpawnCommand::new("/bin/sh").arg("-c").arg(script)
+}
+
+/// This program once more, to carry out a script: on every platform, in whatever order.
+///
+/// `say TEXT`, `flood LINES`, `env`, `args`, `exit CODE`, `sleep`, and `start SCRIPT`, which says the pid of
+/// a helper that does all the rest.
+pub(crate) fn helper(script: &str) -> SpawnCommand {
+    let program = std::env::current_exe().unwrap();
+    HELPER_ARGS.iter().fold(SpawnCommand::new(program), SpawnCommand::arg).env(SCRIPT, script)
+}
+
+/// Not a test of its own.
+#[allow(clippy::zombie_processes, reason = "what it starts is to outlive it")]
+#[test]
+#[ignore = "run by tests that need another process"]
+fn helper_process() {
+    let Ok(script) = std::env::var(SCRIPT) else { return };
+    let mut rest = script.as_str();
+    while !rest.is_empty() {
+        let (step, behind) = rest.split_once("; ").unwrap_or((rest, ""));
+        rest = behind;
+        let (verb, object) = step.split_once(' ').unwrap_or((step, ""));
+        match verb {
+            "say" => eprintln!("{object}"),
+            "flood" => {
+                let flood = "flood\n".repeat(object.parse().unwrap());
+                std::io::stderr().write_all(flood.as_bytes()).unwrap();
+            }
+            "env" => std::env::vars().for_each(|(name, value)| eprintln!("{name}={value}")),
+            "args" => std::env::args().skip(1 + HELPER_ARGS.len()).for_each(|arg| eprintln!("{arg:?}")),
+            "exit" => std::process::exit(object.parse().unwrap()),
+            "sleep" => loop {
+                std::thread::park();
+            },
+            "start" => {
+                let mut command = Command::new(std::env::current_exe().unwrap());
+                let child = command.args(HELPER_ARGS).env(SCRIPT, object).spawn().unwrap();
+                eprintln!("{}", child.id());
+            }
+            _ => panic!("unknown: {step}"),
+        }
+    }
 }
 
 /// Waits for a state that nobody announces.

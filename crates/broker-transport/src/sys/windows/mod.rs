@@ -2,11 +2,14 @@
 //!
 //! Invariant: a type that cannot be made here has no value.
 
+mod calls;
 pub(crate) mod detach;
 pub(crate) mod files;
 pub(crate) mod identity;
 pub(crate) mod listener;
 pub(crate) mod lock;
+#[cfg(feature = "tokio")]
+pub(crate) mod process;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;
 pub(crate) mod stream;
@@ -17,8 +20,6 @@ pub use std::os::windows::io::{
 };
 
 pub(crate) use super::no_connections as connections;
-#[cfg(feature = "tokio")]
-pub(crate) use super::no_process as process;
 use crate::endpoint::Platform;
 use crate::unsupported::Unsupported;
 
