@@ -11,6 +11,7 @@ use std::time::Duration;
 use broker_protocol::control::{ControlMessage, HandlesReleased, Quiesced, Usage};
 use broker_protocol::handoff::{Acknowledgement, Offer};
 use broker_transport::descriptor::OwnedDescriptor;
+use broker_transport::passing::ClaimError;
 use broker_transport::stream::Stream;
 use tokio::task::{JoinSet, unconstrained};
 use tokio::time::{Instant, sleep_until};
@@ -162,7 +163,7 @@ impl<H: Handler> Broker<H> {
     fn offered(
         &mut self,
         offer: &Offer,
-        descriptor: Option<OwnedDescriptor>,
+        descriptor: Result<OwnedDescriptor, ClaimError>,
         connections: &mut Connections<H>,
     ) -> Result<(), ControlEnd> {
         let refusal = if self.has_quiesced {
@@ -178,8 +179,11 @@ impl<H: Handler> Broker<H> {
                 drop(descriptor);
                 Err(refusal)
             }
-            (None, None) => Err("no descriptor is free for another connection".to_owned()),
-            (None, Some(descriptor)) => connections.admit_passed(descriptor).map_err(|why| why.to_string()),
+            (None, Err(ClaimError::Missing)) => {
+                Err("no descriptor is free for another connection".to_owned())
+            }
+            (None, Err(why)) => Err(why.to_string()),
+            (None, Ok(descriptor)) => connections.admit_passed(descriptor).map_err(|why| why.to_string()),
         };
         match (admitted, offer.reply.clone()) {
             // The client waits for this process, and nobody for the broker.

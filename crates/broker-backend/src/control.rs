@@ -2,7 +2,7 @@
 //! "Extensions").
 //!
 //! It carries; whether an offer is taken is decided by the server. Invariants: every offer has exactly one
-//! descriptor, in the order in which they came; an offer that is not answered here is closed, never kept;
+//! descriptor, in the order in which they came where they ride on messages; an offer that is not answered here is closed, never kept;
 //! an answer leaves at once where there is room for it, and nothing waits for a broker that does not read.
 
 use std::collections::VecDeque;
@@ -17,6 +17,7 @@ use broker_protocol::wire::Frame;
 use broker_protocol::{FrameDecoder, FramingError, PayloadProtocol, frame_bytes};
 use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::fd_passing::{FdPassError, Received, recv_with_fds};
+use broker_transport::passing::{CARRIER, Carrier, ClaimError, claim};
 use broker_transport::stream::{ConnectError, Stream};
 use thiserror::Error;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -34,8 +35,8 @@ const ANNOUNCEMENT_ID: u64 = 1;
 
 /// What comes from the broker.
 pub(crate) enum Event {
-    /// A client's connection, to be taken or not; none where no descriptor was free for it.
-    Offered(Offer, Option<OwnedDescriptor>),
+    /// A client's connection, to be taken or not.
+    Offered(Offer, Result<OwnedDescriptor, ClaimError>),
     /// The broker has taken this process in.
     Admitted,
     /// A request, and the id that its answer echoes.
@@ -225,8 +226,14 @@ impl Control {
     fn take_event(&mut self) -> Result<Option<Event>, ControlEnd> {
         while let Some(frame) = self.decoder.decode(&mut self.received)? {
             if frame.lane() == PayloadProtocol::HANDOFF {
-                let descriptor = self.descriptors.pop_front().ok_or(ControlEnd::NoDescriptor)?;
-                return Ok(Some(Event::Offered(Offer::from_frame(frame)?, descriptor)));
+                let carried = match CARRIER {
+                    // One that is there, or for which no descriptor was free.
+                    Carrier::Message => self.descriptors.pop_front().ok_or(ControlEnd::NoDescriptor)?,
+                    Carrier::Table => None,
+                };
+                let offer = Offer::from_frame(frame)?;
+                let claimed = claim(carried, offer.handle_value, &self.stream);
+                return Ok(Some(Event::Offered(offer, claimed)));
             }
             let id = frame.request_id;
             match ControlMessage::from_frame(frame) {
@@ -269,6 +276,7 @@ mod tests {
             connection: ConnectionId::new(number).unwrap(),
             request_id: number,
             reply: (reply > 0).then(|| Bytes::from(vec![0; reply])),
+            handle_value: 0,
         }
     }
 

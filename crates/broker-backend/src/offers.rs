@@ -15,6 +15,7 @@ use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::fd_passing::{FdPassError, recv_with_fds};
 use broker_transport::frame_io::{FrameBuffer, ReadError};
 use broker_transport::listener::{Accepted, Listener};
+use broker_transport::passing::{CARRIER, Carrier, ClaimError, claim};
 use broker_transport::stream::Stream;
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -58,6 +59,8 @@ enum NoOffer {
     Fault(#[from] HandoffFault),
     #[error("the token that came with the descriptor is not the offer's")]
     Token,
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
 }
 
 /// Why an answer was not sent.
@@ -156,10 +159,19 @@ async fn receive(broker: Stream) -> Result<DialledOffer, NoOffer> {
 }
 
 async fn receive_whole(broker: Stream) -> Result<DialledOffer, NoOffer> {
-    let (token, descriptor) = receive_token(&broker).await?;
+    let (token, carried) = match CARRIER {
+        Carrier::Message => {
+            receive_token(&broker).await.map(|(token, carried)| (Some(token), Some(carried)))?
+        }
+        Carrier::Table => (None, None),
+    };
     let mut frames = FrameBuffer::new(MAX_OFFER_BODY);
     let offer = Offer::from_frame(Frame::decode(frames.read_from(&broker).await?)?)?;
-    if offer.token == token { Ok(DialledOffer { broker, offer, descriptor }) } else { Err(NoOffer::Token) }
+    let descriptor = claim(carried, offer.handle_value, &broker)?;
+    match token {
+        Some(token) if token != offer.token => Err(NoOffer::Token),
+        Some(_) | None => Ok(DialledOffer { broker, offer, descriptor }),
+    }
 }
 
 /// The bytes of the token, with a descriptor on the first of them.

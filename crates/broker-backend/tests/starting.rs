@@ -40,7 +40,7 @@ async fn start(endpoint: &Path, listener: Option<BoundSocket>) -> ChildProcess {
     for (name, value) in told(endpoint) {
         command = command.env(name, value);
     }
-    command.listen_fd = listener.map(BoundSocket::into_descriptor);
+    command.listen_fd = listener.map(|listener| listener.into_descriptor().unwrap());
     Spawner::start().unwrap().spawn(command).await.unwrap()
 }
 

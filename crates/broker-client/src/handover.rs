@@ -78,6 +78,7 @@ mod tests {
             connection: ConnectionId::new(connection).unwrap(),
             request_id: 1,
             reply: None,
+            handle_value: 0,
         }
     }
 

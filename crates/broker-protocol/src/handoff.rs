@@ -78,6 +78,7 @@ pub enum HandoffFault {
 ///     connection: ConnectionId::new(9).ok_or("an id is not 0")?,
 ///     request_id: 1,
 ///     reply: None,
+///     handle_value: 0,
 /// };
 /// let received = Offer::from_frame(offer.to_frame())?;
 /// let answer = Acknowledgement::accept(&received).to_response();
@@ -98,13 +99,15 @@ pub struct Offer {
     /// Extension: the reply frame that the backend writes to the client before anything else, header
     /// included. None where the broker has written it.
     pub reply: Option<Bytes>,
+    /// On Windows the value of the connection's handle in the backend's table; 0 on Unix.
+    pub handle_value: u64,
 }
 
 impl Offer {
     /// The frame that asks for an answer.
     pub fn to_frame(&self) -> Frame {
         let offer = HandoffOffer {
-            handle_value: 0,
+            handle_value: self.handle_value,
             token: self.token.as_bytes().to_vec(),
             service_name: self.service.to_string(),
             correlation_id: self.connection.get(),
@@ -128,6 +131,7 @@ impl Offer {
             connection: ConnectionId::new(offer.correlation_id).ok_or(HandoffFault::CorrelationId)?,
             request_id,
             reply: Some(offer.hello_reply_frame).filter(|reply| !reply.is_empty()),
+            handle_value: offer.handle_value,
         })
     }
 }
@@ -268,6 +272,7 @@ mod tests {
             connection: ConnectionId::new(9).unwrap(),
             request_id: 41,
             reply: None,
+            handle_value: 0,
         }
     }
 
@@ -275,7 +280,8 @@ mod tests {
     fn an_offer_and_its_answers_survive_the_way_through_a_frame() {
         let plain = offer();
         let extended = Offer { reply: Some(Bytes::from_static(b"frame")), ..offer() };
-        for offer in [plain, extended] {
+        let of_a_handle = Offer { handle_value: u64::MAX, ..offer() };
+        for offer in [plain, extended, of_a_handle] {
             assert_eq!(Offer::from_frame(offer.to_frame()).unwrap(), offer);
             for answer in [Acknowledgement::accept(&offer), Acknowledgement::reject(&offer, "full")] {
                 assert_eq!(answer.to_response().request_id, 41, "as every response does");

@@ -2,7 +2,8 @@
 //!
 //! Bytes and descriptors of one message, nothing about what they are for. Invariants: a received
 //! descriptor is close-on-exec from the start; a message with more of them than expected, or that the
-//! kernel had to cut, is an error and leaves none of them open. Windows passes handles in another way.
+//! kernel had to cut, is an error and leaves none of them open. Windows has no such messages: there only bytes
+//! go through here, and [`passing`](crate::passing) knows the way of handles.
 
 use std::io;
 use std::time::Instant;
@@ -17,9 +18,6 @@ use crate::stream::Stream;
 
 /// Most descriptors that one message carries.
 pub const MAX_DESCRIPTORS: usize = 16;
-
-/// Whether this platform passes descriptors in this way.
-pub const IS_SUPPORTED: bool = crate::sys::PASSES_DESCRIPTORS;
 
 /// Why descriptors did not pass.
 #[derive(Debug, Error)]

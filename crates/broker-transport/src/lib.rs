@@ -12,6 +12,8 @@ pub mod identity;
 pub mod limits;
 pub mod listener;
 pub mod lock;
+#[cfg(feature = "tokio")]
+pub mod passing;
 pub mod peer;
 pub mod private_dir;
 pub mod probe;

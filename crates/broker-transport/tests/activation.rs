@@ -41,7 +41,7 @@ async fn a_client_that_came_before_the_process_is_served_by_it() {
     let path = dir.path().join("socket");
     let bound = BoundSocket::bind(&path, &BindOptions::default()).unwrap();
     let early = Stream::connect(&path).await.unwrap();
-    let child = start("it_serves_the_listener_once", &path, bound.into_descriptor()).await;
+    let child = start("it_serves_the_listener_once", &path, bound.into_descriptor().unwrap()).await;
     let mut answer = [0; 6];
     assert_eq!(early.read_some(&mut answer).await.unwrap(), 6);
     assert_eq!(&answer, b"served");

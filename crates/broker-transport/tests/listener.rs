@@ -139,7 +139,7 @@ fn a_listener_does_not_remove_a_socket_that_took_its_place() {
 async fn a_passed_listener_is_served_by_its_new_owner() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let descriptor = bind(&path).unwrap().into_descriptor();
+    let descriptor = bind(&path).unwrap().into_descriptor().unwrap();
     assert!(path.exists());
     let _early = Stream::connect(&path).await.unwrap();
     let listener =

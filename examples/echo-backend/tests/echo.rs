@@ -102,7 +102,7 @@ async fn it_takes_a_listener_that_was_passed_to_it() {
     let place = Place::new();
     let bound = BoundSocket::bind(place.endpoint(), &BindOptions::default()).unwrap();
     let mut command = place.command(&[]);
-    command.listen_fd = Some(bound.into_descriptor());
+    command.listen_fd = Some(bound.into_descriptor().unwrap());
     let child = start(command).await;
     assert_eq!(ask(&place.endpoint(), "?pid").await, child.pid().to_string());
     assert_eq!(ask(&place.endpoint(), "?env LISTEN_FDNAMES").await, "backend");

@@ -105,6 +105,7 @@ impl Scene {
             connection: ConnectionId::new(9).unwrap(),
             request_id: 1,
             reply: (!reply.is_empty()).then(|| reply.into()),
+            handle_value: 0,
         };
         let bytes = frame_bytes(&offer.to_frame()).unwrap();
         assert_eq!(send_with_fds(&self.near, &bytes, &[passed.descriptor()]).await.unwrap(), bytes.len());

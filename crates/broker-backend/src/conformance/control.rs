@@ -6,13 +6,15 @@
 
 use broker_protocol::bytes::Bytes;
 use broker_protocol::control::{Admittance, CONTROL_FD, ControlMessage, Quiesce, UsageQuery};
+use broker_protocol::handoff::Offer;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, FrameKind, HelloReply, Negotiated, hello_reply};
 use broker_protocol::{Capabilities, PROTOCOL_VERSION, PayloadProtocol};
+use broker_transport::passing::Recipient;
 use broker_transport::stream::Stream;
 
 use super::golden::ANSWER;
-use super::handoff::{ACKNOWLEDGED_WITHIN, Said, client, make_offer, must_accept, said};
+use super::handoff::{ACKNOWLEDGED_WITHIN, Said, client, make_offer, must_accept, prepare, said};
 use super::line::{Came, Line};
 use super::program::Program;
 use super::report::{Check, Outcome, expect_same, failed, skipped};
@@ -37,13 +39,14 @@ struct Control<'a> {
     subject: &'a Subject,
     service: String,
     line: Line,
+    recipient: Recipient,
     capabilities: Capabilities,
     last_id: u64,
 }
 
 /// Checks a control connection; every check is skipped where there is none.
-pub(super) async fn run(run: &mut Run, subject: &Subject, started: Option<(&Program, Stream)>) {
-    let Some((program, stream)) = started else {
+pub(super) async fn run(run: &mut Run, subject: &Subject, started: Option<(&Program, (Stream, Recipient))>) {
+    let Some((program, (stream, recipient))) = started else {
         for check in [ANNOUNCEMENT, OFFER, REPLY_FIRST, USAGE, QUIESCE, AFTER_QUIESCE] {
             run.note(check, Err(skipped("only a service that the kit starts has a control connection")));
         }
@@ -53,6 +56,7 @@ pub(super) async fn run(run: &mut Run, subject: &Subject, started: Option<(&Prog
         subject,
         service: program.service().to_string(),
         line: Line::over(stream, subject.patience),
+        recipient,
         capabilities: Capabilities::empty(),
         last_id: 1 << 33,
     };
@@ -153,9 +157,11 @@ impl Control<'_> {
     /// Passes on a connection whose client has said `early`; the client, and what was said to the offer.
     async fn pass(&mut self, reply: Option<Bytes>, early: &[u8]) -> Outcome<(Line, Said)> {
         let offer = make_offer(&self.service, reply)?;
-        let (client, far) = client(self.subject)?;
+        let (client, accepted) = client(self.subject)?;
         client.send(early).await;
-        self.line.send_with(&wire(&offer.to_frame())?, far).await?;
+        let passage = prepare(&self.recipient, &accepted)?;
+        let offer = Offer { handle_value: passage.handle_value(), ..offer };
+        self.line.send_with(&wire(&offer.to_frame())?, (passage, accepted)).await?;
         let said = said(&offer, self.line.next_within(ACKNOWLEDGED_WITHIN).await)?;
         Ok((client, said))
     }
@@ -191,9 +197,10 @@ mod tests {
     use std::time::Duration;
 
     use broker_protocol::control::{Announcement, Quiesced, Usage};
-    use broker_protocol::handoff::{Acknowledgement, Offer};
+    use broker_protocol::handoff::Acknowledgement;
     use broker_transport::descriptor::OwnedDescriptor;
     use broker_transport::fd_passing::recv_with_fds;
+    use broker_transport::passing::claim;
 
     use super::super::report::Stop;
     use super::super::subject::Known;
@@ -224,6 +231,7 @@ mod tests {
         let control = Control {
             subject,
             service: "cache".into(),
+            recipient: Recipient::peer_of(&near).unwrap(),
             line: Line::over(near, subject.patience),
             capabilities: Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA,
             last_id: 7,
@@ -238,7 +246,9 @@ mod tests {
     async fn receive(service: &Stream) -> (Frame, Option<OwnedDescriptor>) {
         let mut space = vec![0; SPACE];
         let received = recv_with_fds(service, &mut space, 1).await.unwrap();
-        (Frame::decode(&space[5..received.len]).unwrap(), received.descriptors.into_iter().next())
+        let frame = Frame::decode(&space[5..received.len]).unwrap();
+        let value = Offer::from_frame(frame.clone()).map_or(0, |offer| offer.handle_value);
+        (frame, claim(received.descriptors.into_iter().next(), value, service).ok())
     }
 
     fn came(outcome: Outcome) -> String {

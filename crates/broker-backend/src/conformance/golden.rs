@@ -81,6 +81,7 @@ fn offer() -> Outcome {
         connection: connection()?,
         request_id: 300,
         reply: Some(Bytes::from_static(b"hi")),
+        handle_value: 0,
     };
     same_bytes(OFFER_BYTES, &offer.to_frame())
 }

@@ -11,7 +11,7 @@ use broker_protocol::handoff::{Acknowledgement, Offer, Verdict};
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, HandoffAck};
 use broker_protocol::{ConnectionId, HANDOFF_TOKEN_LEN, HandoffToken};
-use broker_transport::fd_passing;
+use broker_transport::passing::{CARRIER, Carrier, Passage, Recipient};
 use broker_transport::stream::{BlockingMode, Stream};
 
 use super::descriptors;
@@ -58,9 +58,6 @@ pub(super) async fn run(run: &mut Run, subject: &Subject) {
 }
 
 fn offers(subject: &Subject) -> Outcome<&OffersAt> {
-    if !fd_passing::IS_SUPPORTED {
-        return Err(skipped("this platform passes no descriptors"));
-    }
     subject.offers.as_ref().ok_or_else(|| skipped("no endpoint for offers was named"))
 }
 
@@ -84,6 +81,7 @@ pub(super) fn make_offer(service: &str, reply: Option<Bytes>) -> Outcome<Offer> 
         // Unlike the connection's, so that a response which does not echo it shows.
         request_id: id + 1,
         reply,
+        handle_value: 0,
     })
 }
 
@@ -119,33 +117,77 @@ pub(super) fn must_accept(said: &Said) -> Outcome {
 /// A connection as a broker has it: the client's end, and the end that is passed on, in the mode in which
 /// `accept` gives it out.
 pub(super) fn client(subject: &Subject) -> Outcome<(Line, Stream)> {
-    let pair =
-        Stream::pair().and_then(|(near, far)| far.set_blocking(BlockingMode::Blocking).map(|()| (near, far)));
-    let (near, far) = pair.map_err(|error| skipped(format_args!("no connection to pass on: {error}")))?;
-    Ok((Line::over(near, subject.patience), far))
+    let pair = Stream::pair().and_then(|(accepted, client)| {
+        accepted.set_blocking(BlockingMode::Blocking).map(|()| (accepted, client))
+    });
+    let (accepted, client) =
+        pair.map_err(|error| skipped(format_args!("no connection to pass on: {error}")))?;
+    Ok((Line::over(client, subject.patience), accepted))
 }
 
-/// A client whose connection was passed on, and the broker that waits for the answer.
-struct Passed {
-    client: Line,
+/// Makes a connection ready for the process of a service.
+pub(super) fn prepare(recipient: &Recipient, passed: &Stream) -> Outcome<Passage> {
+    recipient
+        .prepare(passed.descriptor())
+        .map_err(|error| failed("a process that a connection can be passed to", error))
+}
+
+/// A broker that passes a connection on, and waits for the answer.
+struct Passing {
     broker: Line,
+    /// What leaves with the offer, where it has not left with the token.
+    leaving: Option<(Passage, Stream)>,
 }
 
-/// Passes a connection on, with this token.
-async fn pass(subject: &Subject, token: &HandoffToken) -> Outcome<Passed> {
-    let (client, far) = client(subject)?;
+/// Begins to pass a connection on: with this token, where one goes ahead of the offer.
+async fn pass(subject: &Subject, accepted: Stream, token: &HandoffToken) -> Outcome<Passing> {
     let broker = Line::dial(&offers(subject)?.endpoint, subject.patience).await?;
-    broker.send_with(token.as_bytes(), far).await?;
-    Ok(Passed { client, broker })
+    let recipient = Recipient::peer_of(&broker.stream)
+        .map_err(|error| failed("a process that a connection can be passed to", error))?;
+    let ready = (prepare(&recipient, &accepted)?, accepted);
+    let leaving = match CARRIER {
+        Carrier::Message => {
+            broker.send_with(token.as_bytes(), ready).await?;
+            None
+        }
+        Carrier::Table => Some(ready),
+    };
+    Ok(Passing { broker, leaving })
+}
+
+impl Passing {
+    /// Sends the offer, in one piece.
+    async fn send(&mut self, offer: Offer) -> Outcome {
+        let Some((passage, accepted)) = self.leaving.take() else {
+            self.broker.send(&wire(&offer.to_frame())?).await;
+            return Ok(());
+        };
+        let offer = Offer { handle_value: passage.handle_value(), ..offer };
+        self.broker.send_with(&wire(&offer.to_frame())?, (passage, accepted)).await
+    }
+
+    /// Sends the offer, byte by byte.
+    async fn send_in_pieces(&mut self, offer: Offer) -> Outcome {
+        let Some((passage, accepted)) = self.leaving.take() else {
+            self.broker.send_in_pieces(&wire(&offer.to_frame())?).await;
+            return Ok(());
+        };
+        let offer = Offer { handle_value: passage.handle_value(), ..offer };
+        let bytes = wire(&offer.to_frame())?;
+        self.broker.send_with(&bytes[..1], (passage, accepted)).await?;
+        self.broker.send_in_pieces(&bytes[1..]).await;
+        Ok(())
+    }
 }
 
 /// A whole offer, and what was said to it.
-async fn offer(subject: &Subject) -> Outcome<(Passed, Said)> {
+async fn offer(subject: &Subject) -> Outcome<(Line, Said)> {
     let offer = make_offer(&offers(subject)?.service, None)?;
-    let mut passed = pass(subject, &offer.token).await?;
-    passed.broker.send(&wire(&offer.to_frame())?).await;
-    let said = said(&offer, acknowledgement(&mut passed.broker).await)?;
-    Ok((passed, said))
+    let (client, accepted) = client(subject)?;
+    let mut passing = pass(subject, accepted, &offer.token).await?;
+    passing.send(offer.clone()).await?;
+    let said = said(&offer, acknowledgement(&mut passing.broker).await)?;
+    Ok((client, said))
 }
 
 async fn acknowledgement(broker: &mut Line) -> Came {
@@ -154,9 +196,9 @@ async fn acknowledgement(broker: &mut Line) -> Came {
 
 /// The client's end of an offer that has to be accepted.
 async fn accept(subject: &Subject) -> Outcome<Line> {
-    let (passed, said) = offer(subject).await?;
+    let (client, said) = offer(subject).await?;
     must_accept(&said)?;
-    Ok(passed.client)
+    Ok(client)
 }
 
 async fn accepted(subject: &Subject) -> Outcome {
@@ -175,26 +217,35 @@ async fn served(subject: &Subject) -> Outcome {
 
 async fn in_pieces(subject: &Subject) -> Outcome {
     let offer = make_offer(&offers(subject)?.service, None)?;
-    let mut passed = pass(subject, &offer.token).await?;
-    passed.broker.send_in_pieces(&wire(&offer.to_frame())?).await;
-    must_accept(&said(&offer, acknowledgement(&mut passed.broker).await)?)?;
-    serve(subject, &mut passed.client).await
+    let (mut client, accepted) = client(subject)?;
+    let mut passing = pass(subject, accepted, &offer.token).await?;
+    passing.send_in_pieces(offer.clone()).await?;
+    must_accept(&said(&offer, acknowledgement(&mut passing.broker).await)?)?;
+    serve(subject, &mut client).await
 }
 
 async fn wrong_token(subject: &Subject) -> Outcome {
+    if CARRIER == Carrier::Table {
+        return Err(skipped("here a token comes in the offer alone, so there is no second one to differ"));
+    }
     let service = &offers(subject)?.service;
     let (came_with, offered) = (make_offer(service, None)?, make_offer(service, None)?);
-    let mut passed = pass(subject, &came_with.token).await?;
-    passed.broker.send(&wire(&offered.to_frame())?).await;
-    must_not_accept(acknowledgement(&mut passed.broker).await)?;
-    passed.client.must_end("the passed connection closed by the service").await
+    let (client, accepted) = client(subject)?;
+    let mut passing = pass(subject, accepted, &came_with.token).await?;
+    passing.send(offered).await?;
+    must_not_accept(acknowledgement(&mut passing.broker).await)?;
+    client.must_end("the passed connection closed by the service").await
 }
 
 async fn no_descriptor(subject: &Subject) -> Outcome {
     let offers = offers(subject)?;
     let offer = make_offer(&offers.service, None)?;
     let mut broker = Line::dial(&offers.endpoint, subject.patience).await?;
-    broker.send(&[&offer.token.as_bytes()[..], &wire(&offer.to_frame())?].concat()).await;
+    let token = match CARRIER {
+        Carrier::Message => &offer.token.as_bytes()[..],
+        Carrier::Table => &[],
+    };
+    broker.send(&[token, &wire(&offer.to_frame())?].concat()).await;
     match must_not_accept(acknowledgement(&mut broker).await)? {
         Said::Closed => Ok(()),
         Said::Accepted | Said::Rejected => broker.must_end("a connection without a descriptor closed").await,
@@ -217,12 +268,13 @@ fn must_not_accept(came: Came) -> Outcome<Said> {
 async fn rejected(subject: &Subject) -> Outcome {
     offers(subject)?;
     let offer = make_offer(ANOTHER_SERVICE, None)?;
-    let mut passed = pass(subject, &offer.token).await?;
-    passed.broker.send(&wire(&offer.to_frame())?).await;
-    match said(&offer, acknowledgement(&mut passed.broker).await)? {
+    let (client, accepted) = client(subject)?;
+    let mut passing = pass(subject, accepted, &offer.token).await?;
+    passing.send(offer.clone()).await?;
+    match said(&offer, acknowledgement(&mut passing.broker).await)? {
         Said::Accepted => Err(skipped("it takes offers for other services, so it had nothing to reject")),
         Said::Rejected | Said::Closed => {
-            passed.client.must_end("the service's copy closed, and not a byte sent on it").await
+            client.must_end("the service's copy closed, and not a byte sent on it").await
         }
     }
 }
@@ -230,13 +282,12 @@ async fn rejected(subject: &Subject) -> Outcome {
 async fn client_gone(subject: &Subject) -> Outcome {
     let offers = offers(subject)?;
     let offer = make_offer(&offers.service, None)?;
-    let (client, far) = client(subject)?;
+    let (client, accepted) = client(subject)?;
     drop(client);
-    let mut broker = Line::dial(&offers.endpoint, subject.patience).await?;
-    broker.send_with(offer.token.as_bytes(), far).await?;
-    broker.send(&wire(&offer.to_frame())?).await;
+    let mut passing = pass(subject, accepted, &offer.token).await?;
+    passing.send(offer.clone()).await?;
     // Whatever it makes of it, the next one has a client.
-    said(&offer, acknowledgement(&mut broker).await)?;
+    said(&offer, acknowledgement(&mut passing.broker).await)?;
     let behind = |stop| match stop {
         Stop::Failed { expected, came } => {
             failed(format_args!("{expected}, after an offer whose client was gone"), came)
@@ -251,7 +302,7 @@ async fn client_gone(subject: &Subject) -> Outcome {
 async fn closed_after_use(subject: &Subject) -> Outcome {
     let mut client = accept(subject).await?;
     serve(subject, &mut client).await?;
-    client.finish();
+    client.finish()?;
     client.must_end("the passed connection closed once its client has ended").await
 }
 

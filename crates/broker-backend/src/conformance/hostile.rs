@@ -48,7 +48,8 @@ async fn beside(subject: &Subject, bytes: &[u8]) -> Outcome {
     let mut witness = Witness::begin(subject).await?;
     for attacker in [subject.dial().await?, introduced(subject).await?] {
         attacker.send(bytes).await;
-        attacker.finish();
+        // Where that cannot be said, it is closed soon.
+        let _ = attacker.finish();
         // An older format may have an answer to it; a service that falls over has the time to.
         let _ = attacker.ending_within(KEPT.min(subject.patience)).await;
         drop(attacker);

@@ -12,12 +12,12 @@ use std::time::Duration;
 use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::Frame;
-use broker_transport::fd_passing::send_all_with_fds;
 use broker_transport::frame_io::{FrameFault, FrameReader, ReadError};
+use broker_transport::passing::Passage;
 use broker_transport::stream::Stream;
 use tokio::time::{sleep, timeout};
 
-use super::report::{Outcome, failed};
+use super::report::{Outcome, failed, skipped};
 
 /// Pause between two pieces of what is sent in pieces. A verdict does not hang on it: it makes it likelier
 /// that the other side meets each piece by itself.
@@ -86,21 +86,26 @@ impl Line {
         }
     }
 
-    /// Sends it with a connection on its first byte, and drops the kit's own copy of that connection.
-    pub(super) async fn send_with(&self, bytes: &[u8], passed: Stream) -> Outcome {
-        const EXPECTED: &str = "a connection that takes a descriptor with the bytes it comes with";
-        let descriptors = [passed.descriptor()];
-        match timeout(self.patience, send_all_with_fds(&self.stream, bytes, &descriptors)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err((_, error))) => Err(failed(EXPECTED, error)),
+    /// Sends the message that passes a connection, and drops the kit's own copy of that connection.
+    pub(super) async fn send_with(&self, bytes: &[u8], (passage, passed): (Passage, Stream)) -> Outcome {
+        const EXPECTED: &str = "a connection that takes another one with the bytes it comes with";
+        match timeout(self.patience, passage.send(&self.stream, bytes, passed.descriptor())).await {
+            Ok(Ok(sent)) => {
+                self.send(&bytes[sent..]).await;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failed(EXPECTED, error)),
             Err(_) => Err(failed(EXPECTED, "one that has no room for them")),
         }
     }
 
-    /// Says that nothing more will be sent.
-    pub(super) fn finish(&self) {
-        // One that has ended already needs no other end.
-        let _ = self.stream.shutdown(Shutdown::Write);
+    /// Says that nothing more will be sent, where that can be said without closing the connection.
+    pub(super) fn finish(&self) -> Outcome {
+        match self.stream.shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Err(skipped(error)),
+            // One that has ended already needs no other end.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// What comes next.

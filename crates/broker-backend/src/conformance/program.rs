@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use broker_protocol::control::CONTROL_FD;
 use broker_protocol::{ServiceName, Version};
+use broker_transport::endpoint;
+use broker_transport::passing::Recipient;
 use broker_transport::process::{ChildProcess, Inherited, SpawnCommand, Spawner, StopSignal};
 use broker_transport::stream::Stream;
-use broker_transport::{endpoint, fd_passing};
 use tempfile::TempDir;
 
 use super::report::{Outcome, Stop, failed, skipped};
@@ -77,7 +78,7 @@ impl Place {
 pub(super) struct Started {
     child: ChildProcess,
     /// The broker's end of the control connection, until it is taken into use.
-    pub(super) control: Option<Stream>,
+    pub(super) control: Option<(Stream, Recipient)>,
     _place: Place,
 }
 
@@ -98,18 +99,12 @@ impl Started {
         for (name, value) in told {
             command = command.env(name, value);
         }
-        let control = if fd_passing::IS_SUPPORTED {
-            let (near, far) = Stream::pair().map_err(skipped)?;
-            command
-                .inherited
-                .push(Inherited { variable: CONTROL_FD.into(), descriptor: far.into_owned_fd() });
-            Some(near)
-        } else {
-            None
-        };
+        let (near, far) = Stream::pair().map_err(skipped)?;
+        command.inherited.push(Inherited { variable: CONTROL_FD.into(), descriptor: far.into_owned_fd() });
         let child = Spawner::start().map_err(skipped)?.spawn(command).await;
         let child = child.map_err(|error| failed("a program that starts", error))?;
-        Ok(Self { child, control, _place: place })
+        let recipient = Recipient::child(&child).map_err(skipped)?;
+        Ok(Self { child, control: Some((near, recipient)), _place: place })
     }
 
     pub(super) fn pid(&self) -> u32 {

@@ -35,8 +35,8 @@ compile_error!("broker-transport knows Linux, macOS and Windows");
 
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use self::os::{
-    PASSES_DESCRIPTORS, PLATFORM, connections, detach, files, identity, inherited, limits, listener, lock,
-    private_dir, program, stream,
+    PLATFORM, connections, detach, files, identity, inherited, limits, listener, lock, private_dir, program,
+    stream,
 };
 #[cfg(feature = "tokio")]
-pub(crate) use self::os::{process, stop_requests};
+pub(crate) use self::os::{passing, process, stop_requests};

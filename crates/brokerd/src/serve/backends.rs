@@ -18,12 +18,14 @@ use broker_core::services::Activation;
 use broker_protocol::control::{CONTROL_FD, ControlMessage, Quiesce, UsageQuery};
 use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{SpawnFailure, SpawnStage};
+use broker_transport::descriptor::OwnedDescriptor;
 use broker_transport::identity::IdentityError;
 use broker_transport::listener::{BindOptions, BoundSocket, has_connections};
+use broker_transport::passing::Recipient;
 use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
 use broker_transport::process::{self, ChildProcess, Inherited, ParentDeath, ProcessWatch, SpawnCommand};
 use broker_transport::stream::Stream;
-use broker_transport::{endpoint, fd_passing, identity};
+use broker_transport::{endpoint, identity};
 
 use tokio::task::JoinHandle;
 
@@ -149,15 +151,21 @@ async fn bring_up(
         SpawnFailure::new(SpawnStage::Exec, error.to_string())
     })?;
     let child = process.adopt(child);
-    if let Some(control) = control {
-        let started = control::Started {
-            service: order.definition.service().clone(),
-            version: order.version.clone(),
-            endpoint: endpoint.clone(),
-        };
-        let serve = control::serve_started(Rc::clone(shell), order.slot, control, started);
-        *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve));
-    }
+    let recipient = match Recipient::child(&child) {
+        Ok(recipient) => recipient,
+        Err(error) => {
+            let failure =
+                SpawnFailure::new(SpawnStage::Exec, format!("it cannot be passed anything: {error}"));
+            return Err(bury(&child, failure).await);
+        }
+    };
+    let started = control::Started {
+        service: order.definition.service().clone(),
+        version: order.version.clone(),
+        endpoint: endpoint.clone(),
+    };
+    let serve = control::serve_started(Rc::clone(shell), order.slot, (control, recipient), started);
+    *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve));
     match order.definition.settings().activation {
         Activation::Bind => {}
         // Connections wait in its listener from now on, whatever it is doing.
@@ -180,14 +188,16 @@ async fn resolve(order: &StartOrder) -> Result<PathBuf, SpawnFailure> {
     resolved.map_err(|error| failure(error.to_string()))?.map_err(|error| failure(error.to_string()))
 }
 
-fn prepare_endpoint(activation: Activation) -> Result<(String, Option<BoundSocket>), SpawnFailure> {
+fn prepare_endpoint(activation: Activation) -> Result<(String, Option<OwnedDescriptor>), SpawnFailure> {
     let failure = |cause: String| SpawnFailure::new(SpawnStage::Endpoint, cause);
     let path = endpoint::new_backend_endpoint().map_err(|error| failure(error.to_string()))?;
     let listener = match activation {
         Activation::Bind => None,
         Activation::ListenFds => {
             let bound = BoundSocket::bind(&path, &BindOptions::default());
-            Some(bound.map_err(|error| failure(error.to_string()))?)
+            let passed = bound.map_err(|error| failure(error.to_string()))?.into_descriptor();
+            let remedy = "set the label spawn.activation to bind";
+            Some(passed.map_err(|error| failure(format!("{error}; {remedy}")))?)
         }
     };
     let text = path.into_os_string().into_string();
@@ -195,16 +205,13 @@ fn prepare_endpoint(activation: Activation) -> Result<(String, Option<BoundSocke
     text.map(|text| (text, listener)).map_err(|path| failure(format!("{} is not UTF-8", path.display())))
 }
 
-/// Gives a process one end of a control connection; the other end, where the platform has that.
-fn give_control(command: &mut SpawnCommand) -> Result<Option<Stream>, SpawnFailure> {
-    if !fd_passing::IS_SUPPORTED {
-        return Ok(None);
-    }
+/// Gives a process one end of a control connection; the other end.
+fn give_control(command: &mut SpawnCommand) -> Result<Stream, SpawnFailure> {
     let failure = |error: io::Error| SpawnFailure::new(SpawnStage::Endpoint, error.to_string());
     let (near, far) = Stream::pair().map_err(failure)?;
     let descriptor = far.into_owned_fd();
     command.inherited.push(Inherited { variable: CONTROL_FD.into(), descriptor });
-    Ok(Some(near))
+    Ok(near)
 }
 
 fn command(
@@ -212,7 +219,7 @@ fn command(
     order: &StartOrder,
     program: PathBuf,
     endpoint: &str,
-    listener: Option<BoundSocket>,
+    listener: Option<OwnedDescriptor>,
 ) -> SpawnCommand {
     let settings = order.definition.settings();
     let mut command = SpawnCommand::new(program);
@@ -235,7 +242,7 @@ fn command(
             command = command.env(format!("RUNNING_PROCESS_BROKER_V1_{name}"), value);
         }
     }
-    command.listen_fd = listener.map(BoundSocket::into_descriptor);
+    command.listen_fd = listener;
     command.parent_death =
         if shell.settings().keep_backends.value { ParentDeath::Survive } else { ParentDeath::Terminate };
     command

@@ -26,7 +26,8 @@ use broker_protocol::{
     Capabilities, FrameDecoder, FramingError, PayloadProtocol, ServiceName, Version, frame_bytes,
 };
 use broker_transport::descriptor::BorrowedDescriptor;
-use broker_transport::fd_passing::{FdPassError, try_send_with_fds};
+use broker_transport::fd_passing::FdPassError;
+use broker_transport::passing::{Passage, Recipient};
 use broker_transport::stream::Stream;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
@@ -44,6 +45,8 @@ pub(super) struct Control {
     key: ControlKey,
     slot: BackendSlot,
     stream: Stream,
+    /// Whom connections are passed to.
+    recipient: Recipient,
     /// It is to end, once what has come on it is read.
     ending: Notify,
     /// What has not left yet.
@@ -80,11 +83,12 @@ pub(super) enum ControlEnd {
 }
 
 impl Control {
-    fn new(shell: &Shell, slot: BackendSlot, stream: Stream) -> Rc<Self> {
+    fn new(shell: &Shell, slot: BackendSlot, stream: Stream, recipient: Recipient) -> Rc<Self> {
         Rc::new(Self {
             key: shell.next_control(),
             slot,
             stream,
+            recipient,
             ending: Notify::new(),
             queue: RefCell::default(),
             has_queued: Notify::new(),
@@ -107,16 +111,29 @@ impl Control {
         self.ending.notify_one();
     }
 
-    /// Sends an offer with its descriptor, at once.
+    /// Makes a connection ready to be offered.
+    ///
+    /// # Errors
+    /// The backend's process does not take it.
+    pub(super) fn prepare(&self, descriptor: BorrowedDescriptor<'_>) -> io::Result<Passage> {
+        self.recipient.prepare(descriptor)
+    }
+
+    /// Sends an offer with its connection, at once.
     ///
     /// # Errors
     /// Not a byte of it was sent: kind `WouldBlock` where the backend has no room.
-    pub(super) fn offer(&self, offer: &[u8], descriptor: BorrowedDescriptor<'_>) -> Result<(), FdPassError> {
+    pub(super) fn offer(
+        &self,
+        offer: &[u8],
+        passage: Passage,
+        descriptor: BorrowedDescriptor<'_>,
+    ) -> Result<(), FdPassError> {
         let mut queue = self.queue.borrow_mut();
         if !queue.is_empty() {
             return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
         }
-        let sent = try_send_with_fds(&self.stream, offer, &[descriptor])?;
+        let sent = passage.try_send(&self.stream, offer, descriptor)?;
         if sent < offer.len() {
             queue.extend_from_slice(&offer[sent..]);
             self.has_queued.notify_one();
@@ -225,8 +242,13 @@ impl Started {
 
 /// Serves the control connection of a backend that was started here, until either ends. One that never
 /// says anything is plain v1.
-pub(super) async fn serve_started(shell: Rc<Shell>, slot: BackendSlot, stream: Stream, started: Started) {
-    let control = Control::new(&shell, slot, stream);
+pub(super) async fn serve_started(
+    shell: Rc<Shell>,
+    slot: BackendSlot,
+    (stream, recipient): (Stream, Recipient),
+    started: Started,
+) {
+    let control = Control::new(&shell, slot, stream, recipient);
     let mut incoming = Incoming::new(&control);
     let end = async {
         let (id, announcement) = incoming.announcement().await?;
@@ -246,9 +268,13 @@ pub(super) async fn serve_registered(
     id: u64,
     announcement: &Announcement,
 ) {
+    let recipient = match Recipient::peer_of(&stream) {
+        Ok(recipient) => recipient,
+        Err(error) => return tracing::warn!(%error, "a backend that announced itself is gone already"),
+    };
     let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
         Ok(slot) => {
-            let control = Control::new(shell, slot, stream);
+            let control = Control::new(shell, slot, stream, recipient);
             let announced = Capabilities::from_bits_retain(announcement.capabilities);
             let mut incoming = Incoming::new(&control);
             let Err(end) = admit(shell, &control, (id, announced), &mut incoming).await;

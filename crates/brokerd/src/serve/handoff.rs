@@ -19,8 +19,9 @@ use broker_protocol::handoff::{Acknowledgement, Offer};
 use broker_protocol::prost::{DecodeError, Message};
 use broker_protocol::wire::Frame;
 use broker_protocol::{ConnectionId, Echo, FrameView, FramingError, HandoffToken, frame_bytes};
-use broker_transport::fd_passing::{FdPassError, send_with_fds};
+use broker_transport::fd_passing::FdPassError;
 use broker_transport::frame_io::{FrameBuffer, ReadError};
+use broker_transport::passing::{CARRIER, Carrier, Passage, Recipient};
 use broker_transport::stream::{BlockingMode, ConnectError, Stream};
 use thiserror::Error;
 
@@ -80,6 +81,8 @@ enum NotOffered {
     OtherProcess { expected: u32, actual: Option<u32> },
     #[error("the connection cannot be made a blocking one: {0}")]
     Mode(#[source] io::Error),
+    #[error("it cannot be made ready for the backend's process: {0}")]
+    Prepare(#[source] io::Error),
     #[error(transparent)]
     Send(#[from] FdPassError),
 }
@@ -111,14 +114,26 @@ impl Terms {
     }
 
     /// The token, and the whole offer.
-    fn offer(&self, shell: &Shell, reply: Option<Bytes>) -> Result<(HandoffToken, Bytes), NotOffered> {
+    fn offer(
+        &self,
+        shell: &Shell,
+        passage: &Passage,
+        reply: Option<Bytes>,
+    ) -> Result<(HandoffToken, Bytes), NotOffered> {
         let service =
             shell.look(|broker, _| broker.backend(self.slot()).map(|backend| backend.service().clone()));
         let (Some(token), Some(service)) = (self.negotiation.token.clone(), service) else {
             return Err(NotOffered::NoWay);
         };
         let connection = self.connection();
-        let offer = Offer { token: token.clone(), service, connection, request_id: connection.get(), reply };
+        let offer = Offer {
+            token: token.clone(),
+            service,
+            connection,
+            request_id: connection.get(),
+            reply,
+            handle_value: passage.handle_value(),
+        };
         Ok((token, frame_bytes(&offer.to_frame())?))
     }
 
@@ -149,7 +164,7 @@ pub(super) async fn pass(shell: &Rc<Shell>, mut held: Held, terms: Terms, reply:
         }
         Handover::AfterReply => {
             // Before the reply, which then promises nothing that cannot be kept.
-            let way = match way_to(shell, &terms).await {
+            let way = match way_to(shell, &held, &terms).await {
                 Ok(way) => way,
                 Err(why) => {
                     not_offered(shell, &terms, &why);
@@ -164,9 +179,7 @@ pub(super) async fn pass(shell: &Rc<Shell>, mut held: Held, terms: Terms, reply:
             held.answered();
             let offered = match way {
                 Way::Control => offer_by_control(shell, held, terms, None),
-                Way::Dialled { backend, token, offer } => {
-                    offer_by_dialling(shell, held, terms, &backend, &token, &offer).await
-                }
+                Way::Dialled(dialled) => offer_by_dialling(shell, held, terms, *dialled).await,
             };
             if let Err(unsent) = offered {
                 // The client has its reply; that the connection closes tells it to dial at once.
@@ -179,21 +192,32 @@ pub(super) async fn pass(shell: &Rc<Shell>, mut held: Held, terms: Terms, reply:
 /// How an offer gets to its backend.
 enum Way {
     Control,
-    /// A connection for this offer, and what is sent on it.
-    Dialled {
-        backend: Stream,
-        token: HandoffToken,
-        offer: Bytes,
-    },
+    Dialled(Box<Dialled>),
 }
 
-async fn way_to(shell: &Rc<Shell>, terms: &Terms) -> Result<Way, NotOffered> {
+/// A connection for one offer, and what is sent on it.
+struct Dialled {
+    backend: Stream,
+    passage: Passage,
+    /// What the client's connection leaves with.
+    head: Bytes,
+    rest: Bytes,
+}
+
+async fn way_to(shell: &Rc<Shell>, held: &Held, terms: &Terms) -> Result<Way, NotOffered> {
     match terms.negotiation.route.handoff() {
         BackendHandoff::Control | BackendHandoff::ControlOffers => Ok(Way::Control),
         BackendHandoff::Plain | BackendHandoff::DialOnly => {
-            let (token, offer) = terms.offer(shell, None)?;
             let backend = dial(shell, terms).await?;
-            Ok(Way::Dialled { backend, token, offer })
+            let passage = Recipient::peer_of(&backend)
+                .and_then(|recipient| recipient.prepare(held.stream().descriptor()))
+                .map_err(NotOffered::Prepare)?;
+            let (token, offer) = terms.offer(shell, &passage, None)?;
+            let (head, rest) = match CARRIER {
+                Carrier::Message => (Bytes::copy_from_slice(token.as_bytes()), offer),
+                Carrier::Table => (offer, Bytes::new()),
+            };
+            Ok(Way::Dialled(Box::new(Dialled { backend, passage, head, rest })))
         }
     }
 }
@@ -210,13 +234,13 @@ fn offer_by_control(
     terms: Terms,
     reply: Option<Bytes>,
 ) -> Result<(), Box<Unsent>> {
-    let ready = match prepare(shell, &terms, reply) {
+    let ready = match prepare(shell, &held, &terms, reply) {
         Ok(ready) => ready,
         Err(why) => return Err(Box::new(Unsent { held, terms, why })),
     };
-    let (control, offer) = ready;
+    let (control, passage, offer) = ready;
     let lent = held.lend(terms.connection());
-    let sent = control.offer(&offer, lent.descriptor());
+    let sent = control.offer(&offer, passage, lent.descriptor());
     match sent {
         Ok(()) => {
             shell.park(terms.connection(), control, Parked { lent, terms });
@@ -231,16 +255,18 @@ fn offer_by_control(
 
 fn prepare(
     shell: &Rc<Shell>,
+    held: &Held,
     terms: &Terms,
     reply: Option<Bytes>,
-) -> Result<(Rc<Control>, Bytes), NotOffered> {
+) -> Result<(Rc<Control>, Passage, Bytes), NotOffered> {
     if let Some(reply) = reply.as_ref().filter(|reply| reply.len() > MAX_TRAVELLING_REPLY) {
         return Err(NotOffered::LongReply(reply.len()));
     }
     let control = shell.control(terms.slot()).ok_or(NotOffered::NoWay)?;
-    let (_, offer) = terms.offer(shell, reply)?;
+    let passage = control.prepare(held.stream().descriptor()).map_err(NotOffered::Prepare)?;
+    let (_, offer) = terms.offer(shell, &passage, reply)?;
     shell.call(|broker, now| broker.offering(now, &terms.negotiation))?;
-    Ok((control, offer))
+    Ok((control, passage, offer))
 }
 
 /// A connection for one offer. One that is not to be had at once is not waited for, as a client is waiting.
@@ -261,15 +287,15 @@ async fn dial(shell: &Rc<Shell>, terms: &Terms) -> Result<Stream, NotOffered> {
     }
 }
 
-/// Offers a connection over one that was dialled, and waits for the answer (protocol.md, "Conversations" 4).
+/// Offers a connection over one that was dialled, and waits for the answer (protocol.md, "Conversations" 4
+/// and 5).
 async fn offer_by_dialling(
     shell: &Rc<Shell>,
     held: Held,
     terms: Terms,
-    backend: &Stream,
-    token: &HandoffToken,
-    offer: &[u8],
+    dialled: Dialled,
 ) -> Result<(), Box<Unsent>> {
+    let Dialled { backend, passage, head, rest } = dialled;
     let unsent = |held, terms, why| Err(Box::new(Unsent { held, terms, why }));
     // As `accept` would have given it to a backend that was dialled.
     let ready = held.stream().set_blocking(BlockingMode::Blocking).map_err(NotOffered::Mode);
@@ -278,12 +304,12 @@ async fn offer_by_dialling(
         return unsent(held, terms, why);
     }
     let lent = held.lend(terms.connection());
-    let sent = match send_with_fds(backend, token.as_bytes(), &[lent.descriptor()]).await {
+    let sent = match passage.send(&backend, &head, lent.descriptor()).await {
         Ok(sent) => sent,
         Err(error) => return unsent(lent.not_sent(&error), terms, error.into()),
     };
     let limit = shell.look(|broker, _| broker.config().hello.handoff.ack_deadline);
-    let answer = wait_for_answer(shell, backend, &terms, &token.as_bytes()[sent..], offer);
+    let answer = wait_for_answer(shell, &backend, &terms, [&head[sent..], &rest]);
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok((answer, settlement))) => Parked { lent, terms }.settle(&answer, settlement),
         Ok(Err(why)) => {
@@ -310,11 +336,11 @@ async fn wait_for_answer(
     shell: &Rc<Shell>,
     backend: &Stream,
     terms: &Terms,
-    token_rest: &[u8],
-    offer: &[u8],
+    unsent: [&[u8]; 2],
 ) -> Result<(Acknowledgement, Settlement), NoAnswer> {
-    backend.send_all(token_rest).await.map_err(NoAnswer::Send)?;
-    backend.send_all(offer).await.map_err(NoAnswer::Send)?;
+    for part in unsent {
+        backend.send_all(part).await.map_err(NoAnswer::Send)?;
+    }
     let mut frames = FrameBuffer::new(MAX_ANSWER_BODY);
     let mut strays = 0;
     loop {

@@ -26,9 +26,7 @@ use broker_core::admission::{ConnectionLimits, RateLimit};
 use broker_core::backends::Registration;
 use broker_core::broker::{BackendsOnExit, Broker, BrokerConfig, Input};
 use broker_core::entropy::BlockEntropy;
-use broker_core::hello::HandoffPlatform;
 use broker_core::services::TrustDomain;
-use broker_transport::fd_passing;
 use broker_transport::listener::{AcceptError, DEFAULT_BACKLOG, Listener};
 use broker_transport::process::Spawner;
 use broker_transport::stop_requests::StopRequests;
@@ -90,8 +88,6 @@ fn broker(settings: &Settings) -> shell::LiveBroker {
     } else {
         TrustDomain::Only(settings.instance.value.clone())
     };
-    config.hello.platform =
-        if fd_passing::IS_SUPPORTED { HandoffPlatform::Supported } else { HandoffPlatform::Unsupported };
     config.connections = ConnectionLimits::of_total(settings.max_connections.value as usize);
     config.drain = settings.drain.value;
     config.on_exit = if settings.keep_backends.value { BackendsOnExit::Keep } else { BackendsOnExit::Stop };

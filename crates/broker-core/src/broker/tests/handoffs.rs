@@ -75,6 +75,7 @@ fn offer_of(negotiation: &Negotiation) -> Offer {
         connection: negotiation.connection_id,
         request_id: 1,
         reply: None,
+        handle_value: 0,
     }
 }
 

@@ -12,18 +12,15 @@ use rustix::fs::OFlags;
 pub(crate) use super::no_connections as connections;
 #[cfg(feature = "tokio")]
 pub(crate) use super::no_process as process;
-#[cfg(feature = "tokio")]
-pub(crate) use super::unix::stop_requests;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use super::unix::{
     detach, files, inherited, limits, listener, lock, private_dir, program, stream,
 };
+#[cfg(feature = "tokio")]
+pub(crate) use super::unix::{passing, stop_requests};
 use crate::endpoint::Platform;
 
 pub(crate) const PLATFORM: Platform = Platform::MacOs;
-
-/// Whether descriptors are passed in messages: `SCM_RIGHTS` (unix(7)).
-pub(crate) const PASSES_DESCRIPTORS: bool = true;
 
 /// Where a process's own descriptors are listed.
 pub(crate) const OWN_DESCRIPTORS: &str = "/dev/fd";

@@ -94,12 +94,15 @@ impl BoundSocket {
     }
 
     /// The listening descriptor alone. The socket file stays: whoever gets the descriptor serves it.
-    pub fn into_descriptor(self) -> OwnedFd {
+    ///
+    /// # Errors
+    /// None on Unix; on Windows a listener cannot be handed on.
+    pub fn into_descriptor(self) -> io::Result<OwnedFd> {
         let Self { descriptor, file } = self;
         if let Some(file) = file {
             file.keep();
         }
-        descriptor
+        Ok(descriptor)
     }
 
     /// Another descriptor of the same socket, for a child or a successor.

@@ -13,6 +13,8 @@ pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
+#[cfg(feature = "tokio")]
+pub(crate) mod passing;
 pub(crate) mod private_dir;
 pub(crate) mod program;
 pub(crate) mod signals;

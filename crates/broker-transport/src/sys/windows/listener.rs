@@ -1,143 +1,120 @@
-//! Listening on named pipes: still missing.
+//! Listening on a named pipe.
+//!
+//! A pipe has no queue of its own: each client takes an instance that somebody has made before. Invariants:
+//! who makes the first instance of a name is the only one to make any, because the first-instance flag fails
+//! for a name that is taken, and the descriptor lets in nobody but the owner; and there is an instance for as
+//! long as the endpoint is listened on.
 
-use std::convert::Infallible;
 use std::io;
-use std::path::Path;
+use std::os::windows::io::OwnedHandle;
+use std::path::{Path, PathBuf};
 
-#[cfg(feature = "tokio")]
-use super::stream::Stream;
-use super::{OwnedDescriptor, unsupported};
-#[cfg(feature = "tokio")]
-use crate::listener::AcceptError;
+use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
+
+use super::error::is;
+use super::pipe::{self, Instance};
+use super::security::Security;
+use crate::endpoint::{EndpointError, Platform, check_length, pipe_leaf};
 use crate::listener::{BindError, BindOptions};
-#[cfg(feature = "tokio")]
-use crate::peer::PeerCredentials;
+use crate::unsupported::Unsupported;
 
-fn refused<T>(path: &Path) -> Result<T, BindError> {
-    let path = path.to_path_buf();
-    unsupported("listening on a pipe").map_err(|source| BindError::Io {
-        operation: "listen on",
-        path,
-        source,
-    })
+#[cfg(feature = "tokio")]
+pub use super::async_listener::{Accepted, Listener};
+
+/// A pipe that clients may connect to. On drop it is gone: there is no file to remove.
+#[derive(Debug)]
+pub struct BoundSocket {
+    pub(super) name: PipeName,
+    /// Free, or taken by a client that came early. A [`Listener`] has it among its own.
+    pub(super) first: Option<OwnedHandle>,
+    pub(super) backlog: u32,
 }
 
-/// A listening endpoint. Not on this platform yet.
+/// A pipe's name, and who may use what has it.
 #[derive(Debug)]
-pub struct BoundSocket(Infallible);
+pub(super) struct PipeName {
+    path: PathBuf,
+    wide: Vec<u16>,
+    security: Security,
+}
+
+impl PipeName {
+    pub(super) fn instance(&self, instance: Instance) -> io::Result<OwnedHandle> {
+        pipe::create(&self.wide, instance, &self.security)
+    }
+}
 
 impl BoundSocket {
-    /// Fails.
+    /// Makes the pipe, open to this user alone, and to nobody on another machine. The mode in `options` says
+    /// nothing here, and of the backlog only a part is made.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn bind(path: impl AsRef<Path>, _options: &BindOptions) -> Result<Self, BindError> {
-        refused(path.as_ref())
+    /// [`BindError`]; whoever has the name keeps it.
+    pub fn bind(path: impl AsRef<Path>, options: &BindOptions) -> Result<Self, BindError> {
+        let path = path.as_ref();
+        let failure = |operation| move |source| failure(operation, path, source);
+        match check_length(Platform::Windows, path) {
+            Ok(()) => {}
+            Err(EndpointError::TooLong { actual, limit, .. }) => {
+                return Err(BindError::TooLong { path: path.to_path_buf(), actual, limit });
+            }
+            Err(error) => {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, error);
+                return Err(self::failure("listen on", path, source));
+            }
+        }
+        let security = Security::own().map_err(failure("make a security descriptor for"))?;
+        let leaf = PathBuf::from(pipe_leaf(&path.to_string_lossy()));
+        let wide = pipe::wide_name(path).map_err(failure("listen on"))?;
+        let name = PipeName { path: leaf, wide, security };
+        let first = name.instance(Instance::First).map_err(|source| {
+            if is(&source, ERROR_ACCESS_DENIED) || is(&source, ERROR_PIPE_BUSY) {
+                BindError::InUse { path: path.to_path_buf() }
+            } else {
+                self::failure("listen on", path, source)
+            }
+        })?;
+        Ok(Self { name, first: Some(first), backlog: options.backlog })
     }
 
-    /// Fails.
+    /// Fails: whoever is given one instance of a pipe cannot make the next.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn from_listen_fd(_descriptor: OwnedDescriptor, path: Option<&Path>) -> Result<Self, BindError> {
-        refused(path.unwrap_or(Path::new("an inherited handle")))
+    /// [`Unsupported`].
+    pub fn from_listen_fd(_descriptor: OwnedHandle, path: Option<&Path>) -> Result<Self, BindError> {
+        let path = path.unwrap_or(Path::new("an inherited handle"));
+        Err(failure("listen on", path, passes_no_listeners().into()))
     }
 
-    /// Cannot be called.
+    /// The pipe's leaf.
     pub fn path(&self) -> Option<&Path> {
-        match self.0 {}
+        Some(&self.name.path)
     }
 
-    /// Cannot be called.
-    pub fn into_descriptor(self) -> OwnedDescriptor {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
+    /// Fails: whoever is given one instance of a pipe cannot make the next.
     ///
     /// # Errors
-    /// None.
-    pub fn try_clone_descriptor(&self) -> io::Result<OwnedDescriptor> {
-        match self.0 {}
+    /// [`Unsupported`].
+    pub fn into_descriptor(self) -> io::Result<OwnedHandle> {
+        Err(passes_no_listeners().into())
     }
 
-    /// Cannot be called.
-    pub fn keep_file(&mut self) {
-        match self.0 {}
+    /// Fails: whoever is given one instance of a pipe cannot make the next.
+    ///
+    /// # Errors
+    /// [`Unsupported`].
+    pub fn try_clone_descriptor(&self) -> io::Result<OwnedHandle> {
+        Err(passes_no_listeners().into())
     }
+
+    /// Nothing: there is no file.
+    pub fn keep_file(&mut self) {}
 }
 
-/// A connection that was just accepted.
-#[cfg(feature = "tokio")]
-#[derive(Debug)]
-pub struct Accepted {
-    /// The connection; not a byte of it was read.
-    pub stream: Stream,
-    /// Who is at the other end, or why the kernel does not say.
-    pub peer: io::Result<PeerCredentials>,
+pub(super) const fn passes_no_listeners() -> Unsupported {
+    Unsupported { operation: "passing a listener to another process", platform: std::env::consts::OS }
 }
 
-/// A listening endpoint on tokio. Not on this platform yet.
-#[cfg(feature = "tokio")]
-#[derive(Debug)]
-pub struct Listener(Infallible);
-
-#[cfg(feature = "tokio")]
-impl Listener {
-    /// Fails.
-    ///
-    /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn bind(path: impl AsRef<Path>, _options: &BindOptions) -> Result<Self, BindError> {
-        refused(path.as_ref())
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn from_bound(socket: BoundSocket) -> io::Result<Self> {
-        match socket.0 {}
-    }
-
-    /// Cannot be called.
-    pub fn into_bound(self) -> BoundSocket {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    pub fn bound(&self) -> &BoundSocket {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    pub fn keep_file(&mut self) {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn accept(&self) -> Result<Accepted, AcceptError> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn accept_waiting(&self, _most: usize, _take: impl FnMut(Accepted)) -> Result<(), AcceptError> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn try_accept(&self) -> Result<Option<Accepted>, AcceptError> {
-        match self.0 {}
-    }
+fn failure(operation: &'static str, path: &Path, source: io::Error) -> BindError {
+    BindError::Io { operation, path: path.to_path_buf(), source }
 }

@@ -1,18 +1,34 @@
-//! Windows: names and places work, everything else is still missing and says so.
+//! Windows: named pipes, handles and their duplicates, access control lists, job objects.
 //!
-//! Invariant: a type that cannot be made here has no value.
+//! Invariant: no handle is inherited by a child unless it is named to it.
 
+#[cfg(feature = "tokio")]
+mod async_listener;
+#[cfg(feature = "tokio")]
+mod async_stream;
 mod calls;
 pub(crate) mod detach;
+mod error;
 pub(crate) mod files;
 pub(crate) mod identity;
+pub(crate) mod inherited;
 pub(crate) mod listener;
 pub(crate) mod lock;
+mod overlapped;
+#[cfg(feature = "tokio")]
+pub(crate) mod passing;
+mod peer;
+mod pipe;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
+mod security;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;
 pub(crate) mod stream;
+#[cfg(feature = "tokio")]
+mod wake;
+#[cfg(feature = "tokio")]
+mod writing;
 
 use std::io;
 pub use std::os::windows::io::{
@@ -24,9 +40,6 @@ use crate::endpoint::Platform;
 use crate::unsupported::Unsupported;
 
 pub(crate) const PLATFORM: Platform = Platform::Windows;
-
-/// Whether descriptors are passed in messages: Handles are duplicated instead.
-pub(crate) const PASSES_DESCRIPTORS: bool = false;
 
 fn unsupported<T>(operation: &'static str) -> io::Result<T> {
     Err(Unsupported { operation, platform: std::env::consts::OS }.into())
@@ -54,29 +67,6 @@ pub(crate) mod limits {
 
     pub(crate) fn inode_usage(_path: &Path) -> io::Result<InodeUsage> {
         unsupported("counting inodes")
-    }
-}
-
-/// Handles that this process was started with.
-pub(crate) mod inherited {
-    use std::path::{Path, PathBuf};
-
-    use super::{OwnedDescriptor, unsupported};
-    use crate::activation::{ActivationError, PassedListener, PassedStream};
-    use crate::listener::{BindError, BoundSocket};
-
-    pub(crate) fn take_listener(
-        passed: PassedListener,
-        _path: Option<&Path>,
-    ) -> Result<BoundSocket, ActivationError> {
-        let path = PathBuf::from(format!("inherited handle {}", passed.number()));
-        unsupported("taking over a listener")
-            .map_err(|source| BindError::Io { operation: "listen on", path, source }.into())
-    }
-
-    pub(crate) fn take_parent_stream(passed: PassedStream) -> Result<OwnedDescriptor, ActivationError> {
-        let found = "a platform where that is not implemented";
-        Err(ActivationError::NotTheParents { descriptor: passed.number().into(), found })
     }
 }
 

@@ -1,397 +1,330 @@
-//! Connections over named pipes: still missing.
+//! Connections over named pipes: what both kinds of them share, and the [`BlockingStream`].
+//!
+//! A pipe takes each read and write as a call of its own, so every deadline is one of the call, and whoever
+//! shares the pipe is not touched by it. Invariant: a read takes no more than its caller asked for.
 
-use std::convert::Infallible;
 use std::io::{self, Read, Write};
-#[cfg(feature = "tokio")]
-use std::net::Shutdown;
+use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 use std::path::Path;
-#[cfg(feature = "tokio")]
-use std::pin::Pin;
-#[cfg(feature = "tokio")]
-use std::task::{Context, Poll};
+use std::ptr::{null_mut, slice_from_raw_parts_mut};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "tokio")]
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_FILE_NOT_FOUND, ERROR_INVALID_NAME, ERROR_PATH_NOT_FOUND, ERROR_PIPE_BUSY,
+    ERROR_SEM_TIMEOUT,
+};
+use windows_sys::Win32::System::Pipes::WaitNamedPipeW;
 
-use super::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor, unsupported};
+use super::calls::done;
+use super::error::is;
+use super::overlapped::{Call, carry_out};
+use super::peer;
+use super::pipe::{self, End, Look, is_end};
+use crate::endpoint::{EndpointError, Platform, check_length};
 use crate::fd_passing::{FdPassError, Received};
 use crate::peer::PeerCredentials;
-#[cfg(feature = "tokio")]
-use crate::stream::BlockingMode;
 use crate::stream::{ConnectError, ConnectErrorKind};
+use crate::unsupported::Unsupported;
 
-fn refused<T>(endpoint: &Path) -> Result<T, ConnectError> {
-    unsupported("connecting to a pipe")
-        .map_err(|source| ConnectError::new(endpoint, ConnectErrorKind::Unsupported, source))
+#[cfg(feature = "tokio")]
+pub use super::async_stream::Stream;
+
+/// The most that one write carries, in bytes: as much as the system holds for the reader.
+pub(super) const WRITE_STEP: usize = 64 * 1024;
+
+/// Connects to an endpoint, at once or not at all.
+pub(super) fn connect(endpoint: &Path) -> Result<OwnedHandle, ConnectError> {
+    let refused = |kind, source| Err(ConnectError::new(endpoint, kind, source));
+    if let Err(error) = check_length(Platform::Windows, endpoint) {
+        let kind = match error {
+            EndpointError::TooLong { .. } => ConnectErrorKind::TooLong,
+            _ => ConnectErrorKind::Other,
+        };
+        return refused(kind, io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
+    let error = match pipe::wide_name(endpoint).and_then(|name| pipe::open(&name)) {
+        Ok(handle) => return Ok(handle),
+        Err(error) => error,
+    };
+    let kind = match error.raw_os_error().map(i32::cast_unsigned) {
+        Some(ERROR_FILE_NOT_FOUND | ERROR_PATH_NOT_FOUND | ERROR_INVALID_NAME) => ConnectErrorKind::NotFound,
+        Some(ERROR_PIPE_BUSY) => ConnectErrorKind::Busy,
+        Some(ERROR_ACCESS_DENIED) => ConnectErrorKind::PermissionDenied,
+        _ => ConnectErrorKind::Other,
+    };
+    refused(kind, error)
 }
 
-/// A connection whose calls wait. Not on this platform yet.
+/// One read that does not wait.
+pub(super) fn read_now(pipe: &Arc<OwnedHandle>, buffer: &mut [u8]) -> io::Result<usize> {
+    let available = match pipe::peek(pipe.as_handle(), &mut [])? {
+        _ if buffer.is_empty() => return Ok(0),
+        Look::Bytes(available) => available.min(buffer.len()),
+        Look::Nothing => return Err(io::ErrorKind::WouldBlock.into()),
+        Look::End => return Ok(0),
+    };
+    // Whoever shares the pipe may have been faster, so even this does not wait.
+    match read(pipe, &mut buffer[..available], Some(Instant::now())) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(io::ErrorKind::WouldBlock.into()),
+        outcome => outcome,
+    }
+}
+
+/// One look that does not wait.
+pub(super) fn peek_now(pipe: &OwnedHandle, buffer: &mut [u8]) -> io::Result<usize> {
+    match pipe::peek(pipe.as_handle(), buffer)? {
+        Look::Bytes(available) => Ok(available.min(buffer.len())),
+        Look::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+        Look::End => Ok(0),
+    }
+}
+
+/// One read, once there is something.
+fn read(pipe: &Arc<OwnedHandle>, buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
+    if buffer.is_empty() {
+        return Ok(0);
+    }
+    // SAFETY: the buffer is borrowed until the call has ended.
+    match unsafe { carry_out(Arc::clone(pipe), Call::Read(&raw mut *buffer), deadline) } {
+        Ok(Some(count)) => Ok(count),
+        Ok(None) => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) if is_end(&error) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// One write.
+fn write(pipe: &Arc<OwnedHandle>, bytes: &[u8], deadline: Option<Instant>) -> io::Result<usize> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
+    let step = &bytes[..bytes.len().min(WRITE_STEP)];
+    // SAFETY: the bytes are borrowed until the call has ended.
+    match unsafe { carry_out(Arc::clone(pipe), Call::Write(&raw const *step), deadline) }? {
+        Some(count) => Ok(count),
+        None => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// The bytes of a call that reads none.
+pub(super) const fn no_bytes() -> *mut [u8] {
+    slice_from_raw_parts_mut(null_mut(), 0)
+}
+
+pub(super) const fn carries_no_handles() -> Unsupported {
+    Unsupported { operation: "passing handles inside a message", platform: std::env::consts::OS }
+}
+
+/// A connection whose calls wait.
+///
+/// ```
+/// use broker_transport::stream::BlockingStream;
+/// use std::io::{Read, Write};
+///
+/// let (mut near, mut far) = BlockingStream::pair()?;
+/// near.write_all(b"hello")?;
+/// let mut heard = [0; 5];
+/// far.read_exact(&mut heard)?;
+/// assert_eq!(&heard, b"hello");
+/// assert!(far.peer()?.user.is_self());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
-pub struct BlockingStream(Infallible);
+pub struct BlockingStream {
+    pipe: Arc<OwnedHandle>,
+    end: End,
+    /// Shared with the clones, as they are on a socket.
+    timeouts: Arc<Mutex<Timeouts>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Timeouts {
+    read: Option<Duration>,
+    write: Option<Duration>,
+}
 
 impl BlockingStream {
-    /// Fails.
+    /// Connects; `timeout` bounds the wait for an instance that is free.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn connect(endpoint: impl AsRef<Path>, _timeout: Option<Duration>) -> Result<Self, ConnectError> {
-        refused(endpoint.as_ref())
+    /// [`ConnectError`]; `Busy` when the time is up.
+    pub fn connect(endpoint: impl AsRef<Path>, timeout: Option<Duration>) -> Result<Self, ConnectError> {
+        let endpoint = endpoint.as_ref();
+        let give_up = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            let error = match connect(endpoint) {
+                Ok(pipe) => return Ok(Self::new(pipe, End::Client)),
+                Err(error) if error.kind != ConnectErrorKind::Busy => return Err(error),
+                Err(error) => error,
+            };
+            let left = give_up.map(|give_up| give_up.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(error);
+            }
+            wait_for_instance(endpoint, left)
+                .map_err(|source| ConnectError::new(endpoint, ConnectErrorKind::Other, source))?;
+        }
     }
 
-    /// Fails.
+    /// Two streams that are connected with each other.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
+    /// No handle is left.
     pub fn pair() -> io::Result<(Self, Self)> {
-        unsupported("making a pair of streams")
+        let (near, far) = pipe::pair()?;
+        Ok((Self::new(near, End::Server), Self::new(far, End::Client)))
     }
 
-    /// Fails.
+    /// A stream over a connected pipe.
     ///
     /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn from_owned_fd(_descriptor: OwnedDescriptor) -> io::Result<Self> {
-        unsupported("taking over a stream")
+    /// It is no pipe.
+    pub fn from_owned_fd(descriptor: OwnedHandle) -> io::Result<Self> {
+        let end = pipe::end(descriptor.as_handle())?;
+        Ok(Self::new(descriptor, end))
     }
 
-    /// Cannot be called.
-    pub fn into_owned_fd(self) -> OwnedDescriptor {
-        match self.0 {}
+    fn new(pipe: OwnedHandle, end: End) -> Self {
+        Self { pipe: Arc::new(pipe), end, timeouts: Arc::default() }
     }
 
-    /// Cannot be called.
+    /// The handle.
+    ///
+    /// # Panics
+    /// Never: no call is under way when nobody else has this stream.
+    #[allow(clippy::expect_used, reason = "a call holds the stream, so none is under way")]
+    pub fn into_owned_fd(self) -> OwnedHandle {
+        Arc::into_inner(self.pipe).expect("every call has ended")
+    }
+
+    /// Another handle of the same connection.
     ///
     /// # Errors
-    /// None.
+    /// No handle is left.
     pub fn try_clone(&self) -> io::Result<Self> {
-        match self.0 {}
+        let pipe = Arc::new(self.pipe.try_clone()?);
+        Ok(Self { pipe, end: self.end, timeouts: Arc::clone(&self.timeouts) })
     }
 
-    /// Cannot be called.
+    /// Who is at the other end.
     ///
     /// # Errors
-    /// None.
+    /// The system does not say.
     pub fn peer(&self) -> io::Result<PeerCredentials> {
-        match self.0 {}
+        peer::credentials(self.pipe.as_handle(), self.end)
     }
 
-    /// Cannot be called.
+    /// How long a read waits; `None` is for ever.
     ///
     /// # Errors
     /// None.
-    pub fn set_read_timeout(&self, _timeout: Option<Duration>) -> io::Result<()> {
-        match self.0 {}
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.timeouts.lock().unwrap_or_else(PoisonError::into_inner).read = timeout;
+        Ok(())
     }
 
-    /// Cannot be called.
+    /// How long a write waits; `None` is for ever.
     ///
     /// # Errors
     /// None.
-    pub fn set_write_timeout(&self, _timeout: Option<Duration>) -> io::Result<()> {
-        match self.0 {}
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.timeouts.lock().unwrap_or_else(PoisonError::into_inner).write = timeout;
+        Ok(())
     }
 
-    /// Cannot be called.
+    fn deadline(&self, which: impl Fn(Timeouts) -> Option<Duration>) -> Option<Instant> {
+        let timeouts = *self.timeouts.lock().unwrap_or_else(PoisonError::into_inner);
+        which(timeouts).map(|timeout| Instant::now() + timeout)
+    }
+
+    /// One read that waits no longer than the deadline, whatever the read timeout.
     ///
     /// # Errors
-    /// None.
-    pub fn read_before(&self, _buffer: &mut [u8], _deadline: Option<Instant>) -> io::Result<usize> {
-        match self.0 {}
+    /// Kind `TimedOut` after the deadline.
+    pub fn read_before(&self, buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
+        read(&self.pipe, buffer, deadline)
     }
 
-    /// Cannot be called.
+    /// Writes everything, and waits no longer than the deadline, however slowly the peer reads and
+    /// whatever the write timeout.
     ///
     /// # Errors
-    /// None.
-    pub fn send_all_before(&self, _bytes: &[u8], _deadline: Option<Instant>) -> io::Result<()> {
-        match self.0 {}
+    /// Kind `TimedOut` after the deadline; part of the bytes may be sent.
+    pub fn send_all_before(&self, mut bytes: &[u8], deadline: Option<Instant>) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = write(&self.pipe, bytes, deadline)?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
     }
 
-    pub(crate) fn send_message(
-        &self,
-        _bytes: &[u8],
-        _descriptors: &[BorrowedDescriptor<'_>],
-    ) -> io::Result<usize> {
-        match self.0 {}
+    pub(crate) fn send_message(&self, bytes: &[u8], descriptors: &[BorrowedHandle<'_>]) -> io::Result<usize> {
+        if !descriptors.is_empty() {
+            return Err(carries_no_handles().into());
+        }
+        (&*self).write(bytes)
     }
 
     pub(crate) fn receive_message(
         &self,
-        _buffer: &mut [u8],
+        buffer: &mut [u8],
         _max_descriptors: usize,
-        _deadline: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> Result<Received, FdPassError> {
-        match self.0 {}
+        let len = self.read_before(buffer, deadline)?;
+        Ok(Received { len, descriptors: Vec::new() })
+    }
+}
+
+/// Waits until an instance is free, or the time is up.
+fn wait_for_instance(endpoint: &Path, limit: Option<Duration>) -> io::Result<()> {
+    // 0 is the server's own limit, and the largest value is for ever.
+    let limit =
+        limit.map_or(u32::MAX, |limit| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX - 1).max(1));
+    let name = pipe::wide_name(endpoint)?;
+    // SAFETY: the name ends with a NUL and outlives the call.
+    match done(unsafe { WaitNamedPipeW(name.as_ptr(), limit) }) {
+        // The next attempt tells.
+        Err(error) if is(&error, ERROR_SEM_TIMEOUT) || is(&error, ERROR_FILE_NOT_FOUND) => Ok(()),
+        outcome => outcome,
     }
 }
 
 impl Read for BlockingStream {
-    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
     }
 }
 
 impl Read for &BlockingStream {
-    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        read(&self.pipe, buffer, self.deadline(|timeouts| timeouts.read))
     }
 }
 
 impl Write for BlockingStream {
-    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {}
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.0 {}
+        Ok(())
     }
 }
 
 impl Write for &BlockingStream {
-    fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {}
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write(&self.pipe, bytes, self.deadline(|timeouts| timeouts.write))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self.0 {}
+        Ok(())
     }
 }
 
-impl AsDescriptor for BlockingStream {
-    fn as_handle(&self) -> BorrowedDescriptor<'_> {
-        match self.0 {}
-    }
-}
-
-/// A connection on tokio. Not on this platform yet.
-#[cfg(feature = "tokio")]
-#[derive(Debug)]
-pub struct Stream(Infallible);
-
-#[cfg(feature = "tokio")]
-impl Stream {
-    /// Fails.
-    ///
-    /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn connect(endpoint: impl AsRef<Path>) -> Result<Self, ConnectError> {
-        refused(endpoint.as_ref())
-    }
-
-    /// Fails.
-    ///
-    /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn pair() -> io::Result<(Self, Self)> {
-        unsupported("making a pair of streams")
-    }
-
-    /// Fails.
-    ///
-    /// # Errors
-    /// [`Unsupported`](crate::Unsupported).
-    pub fn from_owned_fd(_descriptor: OwnedDescriptor) -> io::Result<Self> {
-        unsupported("taking over a stream")
-    }
-
-    /// Cannot be called.
-    pub fn into_owned_fd(self) -> OwnedDescriptor {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn into_blocking(self) -> io::Result<BlockingStream> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn try_clone_descriptor(&self) -> io::Result<OwnedDescriptor> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn peer(&self) -> io::Result<PeerCredentials> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn try_read(&self, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn try_write(&self, _bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn try_write_blocking(&self, _bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    pub fn descriptor(&self) -> BorrowedDescriptor<'_> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn set_blocking(&self, _mode: BlockingMode) -> io::Result<()> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn write_some(&self, _bytes: &[u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn read_some(&self, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn try_peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn peek_beyond(&mut self, _seen: usize, _buffer: &mut [u8]) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn send_all(&self, _bytes: &[u8]) -> io::Result<()> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub async fn hung_up(&self) -> io::Result<()> {
-        match self.0 {}
-    }
-
-    /// Cannot be called.
-    ///
-    /// # Errors
-    /// None.
-    pub fn shutdown(&self, _how: Shutdown) -> io::Result<()> {
-        match self.0 {}
-    }
-
-    pub(crate) fn try_send_message(
-        &self,
-        _bytes: &[u8],
-        _descriptors: &[BorrowedDescriptor<'_>],
-    ) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub(crate) async fn send_message(
-        &self,
-        _bytes: &[u8],
-        _descriptors: &[BorrowedDescriptor<'_>],
-    ) -> io::Result<usize> {
-        match self.0 {}
-    }
-
-    #[allow(clippy::unused_async, reason = "the same signature on every platform")]
-    pub(crate) async fn receive_message(
-        &self,
-        _buffer: &mut [u8],
-        _max_descriptors: usize,
-    ) -> Result<Received, FdPassError> {
-        match self.0 {}
-    }
-}
-
-#[cfg(feature = "tokio")]
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-        _buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.0 {}
-    }
-}
-
-#[cfg(feature = "tokio")]
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-        _bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.0 {}
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.0 {}
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.0 {}
-    }
-}
-
-#[cfg(feature = "tokio")]
-impl AsDescriptor for Stream {
-    fn as_handle(&self) -> BorrowedDescriptor<'_> {
-        match self.0 {}
+impl AsHandle for BlockingStream {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        self.pipe.as_handle()
     }
 }

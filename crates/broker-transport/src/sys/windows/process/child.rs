@@ -113,7 +113,6 @@ impl ChildProcess {
     }
 
     /// The process, with all rights.
-    #[allow(dead_code, reason = "handles are duplicated into it where they are passed")]
     pub(crate) fn handle(&self) -> io::Result<BorrowedHandle<'_>> {
         Ok(self.held()?.death.process())
     }

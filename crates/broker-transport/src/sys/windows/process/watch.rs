@@ -3,7 +3,7 @@
 //! Invariant: an open handle names one process for ever, whatever becomes of its pid.
 
 use std::io;
-use std::os::windows::io::{AsRawHandle, OwnedHandle};
+use std::os::windows::io::{AsHandle, AsRawHandle, OwnedHandle};
 
 use windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED;
 use windows_sys::Win32::System::Threading::{
@@ -12,6 +12,7 @@ use windows_sys::Win32::System::Threading::{
 
 use super::super::calls::done;
 use super::super::identity::{self, ESRCH};
+use super::super::peer;
 use super::death::Death;
 use super::exit_code;
 use crate::process::{SignalError, StopSignal, WatchError};
@@ -55,9 +56,15 @@ impl ProcessWatch {
     /// Watches the very process that opened a connection.
     ///
     /// # Errors
-    /// [`WatchError::NoPeer`].
-    pub fn of_peer(_stream: &Stream) -> Result<Self, WatchError> {
-        Err(WatchError::NoPeer)
+    /// [`WatchError::NoPeer`] for a peer that is gone.
+    pub fn of_peer(stream: &Stream) -> Result<Self, WatchError> {
+        let access = PROCESS_SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_TERMINATE;
+        match peer::process(stream.as_handle(), stream.end(), access) {
+            Ok((_, process)) => Self::from_handle(process),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(WatchError::NoPeer),
+            Err(error) if error.raw_os_error() == Some(ESRCH) => Err(WatchError::NoPeer),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Watches a process by a handle that permits to wait for it and to ask for its exit code.
