@@ -39,12 +39,6 @@ pub enum StartError {
     /// The endpoint cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The endpoint has no directory to lie in.
-    #[error("expected an endpoint in a directory, got {}", endpoint.display())]
-    NoDirectory {
-        /// The endpoint.
-        endpoint: PathBuf,
-    },
     /// The endpoint's directory is not this user's alone.
     #[error("the endpoint's directory must be private: {0}")]
     Directory(#[from] PrivateDirError),
@@ -54,8 +48,8 @@ pub enum StartError {
     /// What the broker passed for a control connection is none.
     #[error("cannot take the control connection to the broker: {0}")]
     Control(#[source] io::Error),
-    /// The user's namespace is not known.
-    #[error("cannot name the endpoint's namespace: {0}")]
+    /// The endpoint's namespace or its directory is not known.
+    #[error("cannot name what belongs to the endpoint: {0}")]
     Namespace(#[from] EndpointError),
 }
 
@@ -144,11 +138,8 @@ impl Backend {
         let endpoint = endpoint.into();
         let namespace = endpoint::current_user_hash()?.to_string();
         let identity = Identity::of_this_process(&endpoint, &namespace)?;
-        let Some(directory) = endpoint.parent() else {
-            return Err(StartError::NoDirectory { endpoint });
-        };
-        private_dir::ensure_private_dir(directory)?;
-        let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint), &endpoint.to_string_lossy())?;
+        private_dir::ensure_private_dir(&endpoint::dir_beside(&endpoint)?)?;
+        let lock = InstanceLock::acquire(&endpoint::lock_path(&endpoint)?, &endpoint.to_string_lossy())?;
         let socket = BoundSocket::bind(&endpoint, &BindOptions::default())?;
         Ok(Self {
             socket,
@@ -192,10 +183,7 @@ impl Backend {
     /// [`StartError`], as for [`Backend::bind`]; the socket has no lock of its own.
     pub fn with_offers_at(mut self, endpoint: impl AsRef<Path>) -> Result<Self, StartError> {
         let endpoint = endpoint.as_ref();
-        let Some(directory) = endpoint.parent() else {
-            return Err(StartError::NoDirectory { endpoint: endpoint.to_path_buf() });
-        };
-        private_dir::ensure_private_dir(directory)?;
+        private_dir::ensure_private_dir(&endpoint::dir_beside(endpoint)?)?;
         self.offers = Some(BoundSocket::bind(endpoint, &BindOptions::default())?);
         Ok(self)
     }

@@ -63,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 async fn sidecar_of(endpoint: &Path) -> IdentitySidecar {
     let give_up = Instant::now() + PATIENCE;
     loop {
-        if let Some(sidecar) = IdentitySidecar::read(IdentitySidecar::path_for(endpoint)).unwrap() {
+        if let Some(sidecar) = IdentitySidecar::read(IdentitySidecar::path_for(endpoint).unwrap()).unwrap() {
             return sidecar;
         }
         assert!(Instant::now() < give_up, "there is no sidecar");
@@ -78,7 +78,7 @@ async fn a_backend_tells_who_it_is_for_as_long_as_it_serves() {
     assert_eq!(sidecar.extent, Extent::Whole);
     assert_eq!(sidecar.process, probe_identity(&served.endpoint).await.unwrap());
     assert_eq!(sidecar.standing(&served.endpoint).unwrap(), Standing::Current);
-    let path = IdentitySidecar::path_for(&served.endpoint);
+    let path = IdentitySidecar::path_for(&served.endpoint).unwrap();
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     served.stop().await;
 }
@@ -113,7 +113,7 @@ async fn dropping_the_backend_takes_the_file_with_it() {
     }
     // It may have been read before its directory had reached the disk, which its writer awaits still.
     let give_up = Instant::now() + PATIENCE;
-    while IdentitySidecar::path_for(&endpoint).exists() || lock_path(&endpoint).exists() {
+    while IdentitySidecar::path_for(&endpoint).unwrap().exists() || lock_path(&endpoint).unwrap().exists() {
         assert!(Instant::now() < give_up, "it stays behind");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -124,7 +124,7 @@ async fn dropping_the_backend_takes_the_file_with_it() {
 async fn nothing_is_told_unasked() {
     let served = Served::start(echo);
     probe_identity(&served.endpoint).await.unwrap();
-    assert!(IdentitySidecar::read(IdentitySidecar::path_for(&served.endpoint)).unwrap().is_none());
+    assert!(IdentitySidecar::read(IdentitySidecar::path_for(&served.endpoint).unwrap()).unwrap().is_none());
     served.stop().await;
 }
 
@@ -133,7 +133,7 @@ async fn a_backend_that_cannot_write_it_serves_without_and_leaves_what_is_there(
     let place = tempfile::tempdir().unwrap();
     let backend = Backend::bind(place.path().join("be.sock")).unwrap().with_identity_sidecar();
     let endpoint = backend.endpoint().to_owned();
-    let occupied = IdentitySidecar::path_for(&endpoint);
+    let occupied = IdentitySidecar::path_for(&endpoint).unwrap();
     fs::create_dir(&occupied).unwrap();
     let client = broker_backend::Stream::connect(&endpoint).await.unwrap();
     let conversation = async {
@@ -151,7 +151,7 @@ async fn a_backend_replaces_what_a_killed_one_left_and_removes_only_its_own() {
     let place = tempfile::tempdir().unwrap();
     let backend = Backend::bind(place.path().join("be.sock")).unwrap().with_identity_sidecar();
     let endpoint = backend.endpoint().to_owned();
-    let path = IdentitySidecar::path_for(&endpoint);
+    let path = IdentitySidecar::path_for(&endpoint).unwrap();
     IdentitySidecar::write(&path, &process()).unwrap();
     let until_replaced = async {
         while sidecar_of(&endpoint).await.process == process() {
@@ -166,7 +166,7 @@ async fn a_backend_replaces_what_a_killed_one_left_and_removes_only_its_own() {
 #[test]
 fn what_is_written_is_read_and_where_nothing_is_there_is_nothing() {
     let place = tempfile::tempdir().unwrap();
-    let path = IdentitySidecar::path_for(place.path().join("be.sock"));
+    let path = IdentitySidecar::path_for(place.path().join("be.sock")).unwrap();
     assert_eq!(path, place.path().join("be.sock.identity"));
     assert!(IdentitySidecar::read(&path).unwrap().is_none());
     assert!(IdentitySidecar::read(place.path().join("missing/be.sock.identity")).unwrap().is_none());

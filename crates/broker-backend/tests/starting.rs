@@ -11,6 +11,7 @@ use std::path::Path;
 use broker_backend::{
     Backend, Environment, EnvironmentError, Request, StartError, StopRequests, environment,
 };
+use broker_transport::endpoint::EndpointError;
 use broker_transport::identity;
 use broker_transport::listener::{BindError, BindOptions, BoundSocket};
 use broker_transport::lock::LockError;
@@ -155,5 +156,5 @@ fn an_endpoint_has_to_lie_in_a_private_directory() {
     assert!(matches!(error, StartError::Directory(PrivateDirError::WritableByOthers { .. })), "{error}");
     let error = Backend::bind("relative/be.sock").unwrap_err();
     assert!(matches!(error, StartError::Directory(PrivateDirError::NotAbsolute { .. })), "{error}");
-    assert!(matches!(Backend::bind("/"), Err(StartError::NoDirectory { .. })));
+    assert!(matches!(Backend::bind("/"), Err(StartError::Namespace(EndpointError::NoDirectory { .. }))));
 }

@@ -132,7 +132,8 @@ impl Autostart {
                 Some(StartFault::NotListening { pid, endpoint, since_start: now.duration_since(since) })
             }
             Stage::Ended { pid, end } => {
-                Some(StartFault::Displaced { pid, end, lock: lock_path(&endpoint), endpoint })
+                let lock = lock_path(&endpoint).unwrap_or_else(|_| endpoint.clone());
+                Some(StartFault::Displaced { pid, end, lock, endpoint })
             }
         }
     }

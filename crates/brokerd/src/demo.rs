@@ -13,7 +13,7 @@ use broker_client::{
     Version, blocking, broker_is_enabled,
 };
 use broker_protocol::wire::{AdminRequest, AdminVerb};
-use broker_transport::endpoint;
+use broker_transport::endpoint::{self, Platform};
 
 use crate::failure::Failure;
 
@@ -129,12 +129,13 @@ fn place() -> PathBuf {
     let runtime = endpoint::RuntimePlaces {
         xdg_runtime_dir: Some(usual.join(RANDOM_NAME).into()),
         tmpdir: Some(usual.join(RANDOM_NAME).into()),
+        local_app_data: Some(usual.join(RANDOM_NAME).into()),
         ..endpoint::RuntimePlaces::default()
     };
     let fits = endpoint::current_user_hash()
         .and_then(|user| {
             endpoint::socket_path(
-                endpoint::Platform::CURRENT,
+                Platform::CURRENT,
                 &endpoint::backend_leaf(&user, [0; 16]),
                 &runtime,
             )
@@ -153,14 +154,18 @@ impl Stage {
     }
 
     fn socket(&self) -> PathBuf {
-        self.dir.path().join("run/demo.sock")
+        match Platform::CURRENT {
+            Platform::Linux | Platform::MacOs => self.dir.path().join("run/demo.sock"),
+            // A pipe lies in no directory, so it has the random name of this one.
+            Platform::Windows => self.dir.path().file_name().unwrap_or_default().into(),
+        }
     }
 
     /// This program in a home of its own.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         for variable in
-            ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "RUNNING_PROCESS_SERVICE_DEF_DIR"]
+            ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", endpoint::SERVICE_DEF_DIR_VARIABLE]
         {
             command.env_remove(variable);
         }
@@ -169,6 +174,9 @@ impl Stage {
             .env("HOME", self.dir.path())
             .env("XDG_RUNTIME_DIR", self.dir.path())
             .env("TMPDIR", self.dir.path())
+            .env("USERPROFILE", self.dir.path())
+            .env("APPDATA", self.dir.path())
+            .env("LOCALAPPDATA", self.dir.path())
             .env("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "1")
             .stdin(Stdio::null());
         command

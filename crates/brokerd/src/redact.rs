@@ -12,7 +12,7 @@ const MARKS: [&str; 4] = ["key", "token", "secret", "pass"];
 /// Redacts one text, which may have several lines.
 pub(crate) fn redact(text: &str, home: Option<&str>) -> String {
     let without_secrets = text.lines().map(redact_line).collect::<Vec<_>>().join("\n");
-    match home.map(|home| home.trim_end_matches('/')).filter(|home| !home.is_empty()) {
+    match home.map(|home| home.trim_end_matches(['/', '\\'])).filter(|home| !home.is_empty()) {
         Some(home) => without_secrets.replace(home, "~"),
         None => without_secrets,
     }

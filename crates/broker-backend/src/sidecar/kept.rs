@@ -26,7 +26,10 @@ impl Backend {
     /// cannot be written, that is a warning in the log, and the backend serves without.
     #[must_use]
     pub fn with_identity_sidecar(mut self) -> Self {
-        self.sidecar = Some(IdentitySidecar::path_for(self.endpoint()));
+        match IdentitySidecar::path_for(self.endpoint()) {
+            Ok(path) => self.sidecar = Some(path),
+            Err(error) => tracing::warn!(%error, "there is no place to tell which process serves"),
+        }
         self
     }
 }

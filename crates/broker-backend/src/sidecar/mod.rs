@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use broker_protocol::prost::{DecodeError, Message};
 use broker_protocol::wire::DaemonProcess;
+use broker_transport::endpoint::{EndpointError, path_beside};
 use broker_transport::files::{self, FileFacts, FileKind};
 use broker_transport::identity::{self, IdentityError};
 use broker_transport::probe::{Expectation, Mismatch};
@@ -35,7 +36,7 @@ const EXTENSION: &str = ".identity";
 ///
 /// # let place = tempfile::tempdir()?;
 /// let backend = Backend::bind(place.path().join("be.sock"))?;
-/// let path = IdentitySidecar::path_for(backend.endpoint());
+/// let path = IdentitySidecar::path_for(backend.endpoint())?;
 /// assert!(IdentitySidecar::read(&path)?.is_none());
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
@@ -160,11 +161,12 @@ pub enum SidecarReadError {
 }
 
 impl IdentitySidecar {
-    /// Where the sidecar of an endpoint lies: beside it, under its name with `.identity` behind it.
-    pub fn path_for(endpoint: impl AsRef<Path>) -> PathBuf {
-        let mut path = endpoint.as_ref().as_os_str().to_owned();
-        path.push(EXTENSION);
-        PathBuf::from(path)
+    /// Where the sidecar of an endpoint lies: on Unix beside it, under its name with `.identity` behind it.
+    ///
+    /// # Errors
+    /// [`EndpointError`] where the directory of an endpoint's files is not known.
+    pub fn path_for(endpoint: impl AsRef<Path>) -> Result<PathBuf, EndpointError> {
+        path_beside(endpoint.as_ref(), EXTENSION)
     }
 
     /// Writes a sidecar, mode 0600, in the place of the old one if there is one. Blocks until it is on the

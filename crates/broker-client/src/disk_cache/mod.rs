@@ -87,7 +87,7 @@ impl Question {
         let bytes = |path: PathBuf| path.into_os_string().into_encoded_bytes();
         let route = match broker {
             // Another process may be in another directory.
-            Some(endpoint) => Route::BrokerEndpoint(bytes(std::path::absolute(endpoint).ok()?)),
+            Some(path) => Route::BrokerEndpoint(bytes(endpoint::absolute(path).ok()?)),
             None => Route::DefinitionDir(bytes(endpoint::service_definition_dir().ok()?)),
         };
         Some(Self {

@@ -97,7 +97,7 @@ fn windows_dir(
 }
 
 /// `base` with further components, separated as the platform does it (not as the host does).
-fn below(platform: Platform, base: &Path, components: &[&str]) -> PathBuf {
+pub(super) fn below(platform: Platform, base: &Path, components: &[&str]) -> PathBuf {
     let separator = match platform {
         Platform::Linux | Platform::MacOs => "/",
         Platform::Windows => r"\",

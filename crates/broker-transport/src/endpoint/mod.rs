@@ -22,7 +22,7 @@ pub use self::names::{
 };
 pub use self::places::{
     MAX_PIPE_NAME_WINDOWS, MAX_SOCKET_PATH_LINUX, MAX_SOCKET_PATH_MACOS, PIPE_PREFIX, Platform,
-    RuntimePlaces, check_length, pipe_leaf, pipe_name, runtime_dir, socket_path,
+    RuntimePlaces, check_length, directory_of, file_of, pipe_leaf, pipe_name, runtime_dir, socket_path,
 };
 use crate::identity::{self, IdentityError};
 
@@ -42,6 +42,12 @@ pub enum EndpointError {
         variable: &'static str,
         /// What it holds.
         value: OsString,
+    },
+    /// The path of a socket is that of the root directory.
+    #[error("expected an endpoint in a directory, got {}", path.display())]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
     },
     /// The path does not fit a socket address or pipe name.
     #[error("an endpoint has at most {limit} bytes, {} has {actual}", path.display())]
@@ -76,6 +82,7 @@ fn real_places() -> RuntimePlaces {
         uid: identity::effective_uid(),
         xdg_runtime_dir: real_env("XDG_RUNTIME_DIR"),
         tmpdir: real_env("TMPDIR"),
+        local_app_data: real_env("LOCALAPPDATA"),
     }
 }
 
@@ -105,20 +112,46 @@ pub fn new_backend_endpoint() -> Result<PathBuf, EndpointError> {
     socket_path(Platform::CURRENT, &backend_leaf(&current_user_hash()?, random), &real_places())
 }
 
-/// The lock file of a Unix endpoint, beside its socket (behaviour.md, section 6).
+/// An endpoint as every process of this user understands it, in whatever directory it is. On Windows the bare
+/// leaf, as the protocol wants it written.
 ///
-/// ```
-/// use broker_transport::endpoint::lock_path;
-///
-/// assert_eq!(lock_path("/run/x/leaf.sock".as_ref()).to_str(), Some("/run/x/leaf.sock.lock"));
-/// ```
-pub fn lock_path(endpoint: &Path) -> PathBuf {
-    let mut path = endpoint.as_os_str().to_owned();
-    path.push(".lock");
-    PathBuf::from(path)
+/// # Errors
+/// The current directory is not known; an empty path.
+pub fn absolute(endpoint: &Path) -> std::io::Result<PathBuf> {
+    match Platform::CURRENT {
+        Platform::Linux | Platform::MacOs => std::path::absolute(endpoint),
+        Platform::Windows => Ok(PathBuf::from(pipe_leaf(&endpoint.to_string_lossy()))),
+    }
 }
 
-/// The directory that holds this user's sockets.
+/// What the name of an endpoint's lock file ends with.
+const LOCK_SUFFIX: &str = ".lock";
+
+/// The lock file of an endpoint, on Unix beside its socket (behaviour.md, section 6).
+///
+/// # Errors
+/// As [`file_of`].
+pub fn lock_path(endpoint: &Path) -> Result<PathBuf, EndpointError> {
+    path_beside(endpoint, LOCK_SUFFIX)
+}
+
+/// Where a file that belongs to an endpoint lies, see [`file_of`].
+///
+/// # Errors
+/// As there.
+pub fn path_beside(endpoint: &Path, suffix: &str) -> Result<PathBuf, EndpointError> {
+    file_of(Platform::CURRENT, endpoint, suffix, &real_places())
+}
+
+/// The directory that these files lie in, see [`directory_of`].
+///
+/// # Errors
+/// As there.
+pub fn dir_beside(endpoint: &Path) -> Result<PathBuf, EndpointError> {
+    directory_of(Platform::CURRENT, endpoint, &real_places())
+}
+
+/// The directory that holds this user's sockets, and what belongs to them.
 ///
 /// # Errors
 /// As [`runtime_dir`].
@@ -158,7 +191,13 @@ pub fn find_brokers() -> Vec<(String, PathBuf)> {
     let (Ok(user), Ok(dir)) = (current_user_hash(), current_runtime_dir()) else { return Vec::new() };
     match Platform::CURRENT {
         Platform::Linux => find_brokers_in(&dir, &user, ".sock"),
-        Platform::Windows => find_brokers_in(&dir, &user, ""),
+        // A pipe leaves nothing behind, and a broker its lock file, for as long as it lives.
+        Platform::Windows => find_brokers_in(&dir, &user, LOCK_SUFFIX)
+            .into_iter()
+            .map(|(instance, lock)| {
+                (instance, lock.with_extension("").file_name().unwrap_or_default().into())
+            })
+            .collect(),
         Platform::MacOs => broker_endpoint(&BrokerInstance::Shared)
             .ok()
             .filter(|path| path.exists())

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::EndpointError;
+use super::dirs::below;
 use super::names::{hex, leading_hash};
 
 /// A family of operating systems with rules of its own.
@@ -43,6 +44,10 @@ pub const MAX_SOCKET_PATH_MACOS: usize = 103;
 /// Longest pipe name on Windows in bytes, with its prefix.
 pub const MAX_PIPE_NAME_WINDOWS: usize = 260;
 
+/// Longest name of a pipe that the files which belong to it have, too, in bytes: with a suffix it is still
+/// that of a file, which has 255 at most.
+const MAX_PLAIN_NAME: usize = 200;
+
 /// What Windows puts before a pipe's leaf.
 pub const PIPE_PREFIX: &str = r"\\.\pipe\";
 
@@ -55,12 +60,16 @@ pub struct RuntimePlaces {
     pub xdg_runtime_dir: Option<OsString>,
     /// `$TMPDIR`; macOS only.
     pub tmpdir: Option<OsString>,
+    /// `%LOCALAPPDATA%`; Windows only.
+    pub local_app_data: Option<OsString>,
 }
 
-/// The directory that holds a user's sockets; for Windows the pipe name space.
+/// The directory that holds a user's sockets, and what belongs to them. On Windows only that: pipes have a
+/// name space of their own, `\\.\pipe\`, and no files.
 ///
 /// # Errors
-/// [`EndpointError::Unset`] or [`EndpointError::NotAbsolute`] where macOS has no usable `$TMPDIR`.
+/// [`EndpointError::Unset`] or [`EndpointError::NotAbsolute`] where macOS has no usable `$TMPDIR`, or Windows
+/// no `%LOCALAPPDATA%`.
 pub fn runtime_dir(platform: Platform, places: &RuntimePlaces) -> Result<PathBuf, EndpointError> {
     let uid = places.uid;
     match platform {
@@ -76,8 +85,73 @@ pub fn runtime_dir(platform: Platform, places: &RuntimePlaces) -> Result<PathBuf
             Some(tmpdir) => Ok(Path::new(tmpdir).join(format!(".rp-{uid}"))),
             None => Err(EndpointError::Unset { variable: "TMPDIR" }),
         },
-        Platform::Windows => Ok(PathBuf::from(PIPE_PREFIX)),
+        Platform::Windows => {
+            let variable = "LOCALAPPDATA";
+            match places.local_app_data.as_ref().filter(|value| !value.is_empty()) {
+                Some(base) => Ok(below(platform, Path::new(base), &["running-process", "run"])),
+                None => Err(EndpointError::Unset { variable }),
+            }
+        }
     }
+}
+
+/// The directory of the files that belong to an endpoint: on Unix the one that it lies in itself.
+///
+/// # Errors
+/// [`EndpointError::NoDirectory`]; on Windows as [`runtime_dir`].
+pub fn directory_of(
+    platform: Platform,
+    endpoint: &Path,
+    places: &RuntimePlaces,
+) -> Result<PathBuf, EndpointError> {
+    match platform {
+        Platform::Linux | Platform::MacOs => match endpoint.parent() {
+            Some(directory) => Ok(directory.to_path_buf()),
+            None => Err(EndpointError::NoDirectory { path: endpoint.to_path_buf() }),
+        },
+        Platform::Windows => runtime_dir(platform, places),
+    }
+}
+
+/// A file that belongs to an endpoint, by its suffix. On Unix it lies beside the socket, under the same name
+/// and the suffix.
+///
+/// # Errors
+/// On Windows as [`runtime_dir`].
+///
+/// ```
+/// use broker_transport::endpoint::{Platform, RuntimePlaces, file_of};
+///
+/// let places = RuntimePlaces::default();
+/// let path = file_of(Platform::Linux, "/run/x/leaf.sock".as_ref(), ".lock", &places)?;
+/// assert_eq!(path.to_str(), Some("/run/x/leaf.sock.lock"));
+/// # Ok::<(), broker_transport::endpoint::EndpointError>(())
+/// ```
+pub fn file_of(
+    platform: Platform,
+    endpoint: &Path,
+    suffix: &str,
+    places: &RuntimePlaces,
+) -> Result<PathBuf, EndpointError> {
+    match platform {
+        Platform::Linux | Platform::MacOs => {
+            let mut path = endpoint.as_os_str().to_owned();
+            path.push(suffix);
+            Ok(PathBuf::from(path))
+        }
+        Platform::Windows => {
+            let name = file_name_of_pipe(&endpoint.to_string_lossy());
+            Ok(below(platform, &runtime_dir(platform, places)?, &[&format!("{name}{suffix}")]))
+        }
+    }
+}
+
+/// A pipe's name as that of a file. One that a file cannot have is hashed.
+fn file_name_of_pipe(name: &str) -> String {
+    // The system does not tell upper from lower case in them.
+    let leaf = pipe_leaf(name).to_lowercase();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if leaf.len() <= MAX_PLAIN_NAME && leaf.bytes().all(is_plain) { leaf } else { hex(&leading_hash(&leaf)) }
 }
 
 /// Where the endpoint with this leaf lies. On Windows the bare leaf, as the protocol wants it written.
@@ -162,6 +236,7 @@ mod tests {
             uid: 1000,
             xdg_runtime_dir: xdg.map(OsString::from),
             tmpdir: tmpdir.map(OsString::from),
+            local_app_data: Some(r"C:\U\Local".into()),
         }
     }
 
@@ -202,6 +277,38 @@ mod tests {
             assert_eq!(path, Path::new("leaf"));
             assert_eq!(pipe_name(form), r"\\.\pipe\leaf");
         }
+    }
+
+    #[test]
+    fn what_belongs_to_a_pipe_is_a_file_below_the_users_own_data() {
+        let file = |name: &str| {
+            let path = file_of(Platform::Windows, Path::new(name), ".lock", &places(None, None)).unwrap();
+            path.into_os_string().into_string().unwrap()
+        };
+        let run = r"C:\U\Local\running-process\run\";
+        for form in ["rpb-v1-x", r"\\.\pipe\rpb-v1-x", r"\\.\PIPE\RPB-V1-X"] {
+            assert_eq!(file(form), format!("{run}rpb-v1-x.lock"));
+        }
+        assert_eq!(file(&"x".repeat(MAX_PLAIN_NAME)), format!("{run}{}.lock", "x".repeat(MAX_PLAIN_NAME)));
+        for name in [&"x".repeat(MAX_PLAIN_NAME + 1), "a:b", r"a\..\b", "a/b", "\u{e4}"] {
+            assert_eq!(file(name).len(), run.len() + 16 + ".lock".len(), "{name}");
+        }
+        let directory = directory_of(Platform::Windows, Path::new("x"), &places(None, None)).unwrap();
+        assert_eq!(format!("{}\\", directory.display()), run);
+        let nowhere = file_of(Platform::Windows, Path::new("x"), "", &RuntimePlaces::default());
+        assert!(matches!(nowhere, Err(EndpointError::Unset { variable: "LOCALAPPDATA" })));
+    }
+
+    #[test]
+    fn what_belongs_to_a_socket_lies_beside_it() {
+        let (socket, none) = (Path::new("/run/x/s.sock"), RuntimePlaces::default());
+        assert_eq!(
+            file_of(Platform::Linux, socket, ".lock", &none).unwrap(),
+            Path::new("/run/x/s.sock.lock")
+        );
+        assert_eq!(directory_of(Platform::MacOs, socket, &none).unwrap(), Path::new("/run/x"));
+        let nowhere = directory_of(Platform::Linux, Path::new("/"), &none);
+        assert!(matches!(nowhere, Err(EndpointError::NoDirectory { .. })));
     }
 
     #[test]

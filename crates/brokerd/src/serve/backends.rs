@@ -301,8 +301,9 @@ async fn bury(child: &ChildProcess, failure: SpawnFailure) -> SpawnFailure {
         tracing::warn!(pid = child.pid(), %error, "a backend that did not become ready was not killed");
     }
     let exit = end_of(child).await;
-    let home = std::env::var("HOME").ok();
-    let stderr = redact(&child.stderr().last_lines(STDERR_LINES).join("\n"), home.as_deref());
+    let home = std::env::home_dir();
+    let home = home.as_ref().and_then(|home| home.to_str());
+    let stderr = redact(&child.stderr().last_lines(STDERR_LINES).join("\n"), home);
     let (exit_status, signal) = match exit {
         Exit::Status(status) if died_by_itself => (Some(status), None),
         Exit::Signal(signal) if died_by_itself => (None, Some(signal)),

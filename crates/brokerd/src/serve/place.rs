@@ -46,11 +46,10 @@ impl Place {
         let path = settings.socket.value.clone();
         endpoint::check_length(endpoint::Platform::CURRENT, &path)
             .map_err(|error| Failure::usage(error).next("pass a shorter path with --socket PATH"))?;
-        let Some(directory) = path.parent() else {
-            return Err(Failure::usage(format!("{} names no socket", path.display())));
-        };
+        let directory = endpoint::dir_beside(&path).map_err(Failure::usage)?;
+        let lock_path = endpoint::lock_path(&path).map_err(Failure::usage)?;
         let backends = endpoint::current_runtime_dir().map_err(Failure::usage)?;
-        for directory in [directory, &backends] {
+        for directory in [&directory, &backends] {
             private_dir::ensure_private_dir(directory).map_err(Failure::refused)?;
             private_dir::refuse_network_filesystem(directory).map_err(Failure::refused)?;
         }
@@ -58,7 +57,7 @@ impl Place {
             Failure::usage(error)
                 .next("backends listen there: set XDG_RUNTIME_DIR to a shorter directory, or unset it")
         })?;
-        let lock = InstanceLock::acquire(&endpoint::lock_path(&path), &path.to_string_lossy());
+        let lock = InstanceLock::acquire(&lock_path, &path.to_string_lossy());
         let lock = lock.map_err(|error| match error {
             LockError::Held { .. } => {
                 already_running(&format!("a broker serves {} already: {error}", path.display()))

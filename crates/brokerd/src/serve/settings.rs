@@ -1,6 +1,6 @@
 //! The effective settings of a broker, and where each value comes from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broker_protocol::BrokerInstance;
@@ -100,7 +100,10 @@ impl Settings {
     pub(crate) fn resolve(args: ServeArgs, sources: Sources<'_>) -> Result<Self, Failure> {
         let serves_every_domain = args.socket.is_some();
         let socket = match args.socket {
-            Some(path) => Sourced::new(absolute(&path)?, Source::Flag("--socket")),
+            Some(path) => {
+                let path = endpoint::absolute(&path).map_err(|error| not_absolute(&path, &error))?;
+                Sourced::new(path, Source::Flag("--socket"))
+            }
             None => Sourced::new(
                 endpoint::broker_endpoint(&args.instance).map_err(Failure::usage)?,
                 Source::Default,
@@ -113,8 +116,9 @@ impl Settings {
         let state_dir = match args.state_dir {
             Some(path) => Sourced::new(absolute(&path)?, Source::Flag("--state-dir")),
             None => {
-                let derived = endpoint::state_dir()
-                    .map_err(|error| Failure::usage(error).next("pass --state-dir DIR, or set HOME"))?;
+                let derived = endpoint::state_dir().map_err(|error| {
+                    Failure::usage(error).next("pass --state-dir DIR, or set that variable")
+                })?;
                 Sourced::new(derived, Source::Default)
             }
         };
@@ -189,6 +193,10 @@ impl Settings {
     }
 }
 
-fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| not_absolute(path, &error))
+}
+
+fn not_absolute(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("{}: {error}", path.display()))
 }
