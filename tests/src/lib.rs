@@ -3,18 +3,20 @@
 //! Each test has a [`World`] of its own, so tests run side by side. Waiting is always for an event (a
 //! line, an end of file, an exit), with [`PATIENCE`] as the bound after which the test has failed.
 
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end at any surprise")]
 
 mod plain_backend;
 mod process;
+#[allow(unsafe_code)]
+mod sys;
 mod wire;
 mod world;
 
 use std::time::Duration;
 
 pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
-pub use process::{Daemon, Finished, exists, has_died};
+pub use process::{Daemon, Finished, exists, has_died, kill};
+pub use sys::{Signal, Stream};
 pub use wire::{Wire, agreed, frame_of, hello, refused, reply_of};
 pub use world::World;
 

@@ -1,38 +1,32 @@
 //! A backend of plain v1, in the test's own process, that knows only bytes: it answers probes, echoes
 //! requests, and leaves it to the test what becomes of each offer.
 
-use std::io::{IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{DaemonProcess, Endpoint, Frame, FrameKind, HandoffOffer};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::{PATIENCE, Wire, World, frame_of};
+use crate::sys::{self, Listener, Stream};
+use crate::{Wire, World, frame_of};
 
 /// A registered backend and where it takes offers.
 pub struct PlainBackend {
     endpoint: PathBuf,
-    offers: UnixListener,
+    offers: Listener,
     offers_at: PathBuf,
 }
 
 /// A connection on which an offer is being made.
-pub struct OfferConnection(UnixStream);
+pub struct OfferConnection(Stream);
 
 /// A whole offer, with the client's connection.
 pub struct ReceivedOffer {
     /// The broker's connection, which the answer goes to.
     pub broker: OfferConnection,
     /// The client's connection.
-    pub client: UnixStream,
-    /// The bytes that the descriptor came with.
+    pub client: Stream,
+    /// The bytes that the descriptor came with, or those of the offer where it comes by a value.
     pub token: Vec<u8>,
     /// The offer.
     pub offer: HandoffOffer,
@@ -42,16 +36,16 @@ impl PlainBackend {
     /// Listens in the world's own directory.
     pub fn bind(world: &World) -> Self {
         std::fs::create_dir_all(world.path("own")).unwrap();
-        let (endpoint, offers_at) = (world.path("own/b.sock"), world.path("own/h.sock"));
-        let listener = UnixListener::bind(&endpoint).unwrap();
+        let (endpoint, offers_at) = (world.endpoint("own/b.sock"), world.endpoint("own/h.sock"));
+        let listener = Listener::bind(&endpoint);
         let told = endpoint.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let told = told.clone();
+            loop {
+                let (stream, told) = (listener.next(), told.clone());
                 std::thread::spawn(move || serve(stream, &told));
             }
         });
-        Self { endpoint, offers: UnixListener::bind(&offers_at).unwrap(), offers_at }
+        Self { endpoint, offers: Listener::bind(&offers_at), offers_at }
     }
 
     /// The option that registers it, as this version of `cache`.
@@ -75,60 +69,36 @@ impl PlainBackend {
 
     /// The next connection for an offer.
     pub fn accept(&self) -> OfferConnection {
-        wait_readable(&self.offers);
-        let (stream, _) = self.offers.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        OfferConnection(stream)
+        OfferConnection(self.offers.accept())
     }
 
     /// The next offer.
     pub fn next_offer(&self) -> ReceivedOffer {
-        loop {
-            let connection = self.accept();
-            // A broker may dial and find that its client has left.
-            wait_readable(&connection.0);
-            if rustix::net::recv(&connection.0, &mut [0; 1], RecvFlags::PEEK).is_ok_and(|(_, got)| got > 0) {
-                return connection.receive();
-            }
-        }
+        // A broker may dial and find that its client has left.
+        OfferConnection(self.offers.accept_talking()).receive()
     }
 
     /// Whether nobody makes an offer at this moment.
     pub fn is_left_alone(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&self.offers, PollFlags::IN)], Some(&now)).unwrap() == 0
+        self.offers.is_left_alone()
     }
 }
 
 impl OfferConnection {
-    /// Receives the descriptor and the bytes it came with, and nothing behind them.
-    pub fn receive_descriptor(&self) -> (UnixStream, Vec<u8>) {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut bytes = [0; 4096];
-        let got = recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::empty());
-        let got = got.unwrap().bytes;
-        let descriptors: Vec<OwnedFd> = control
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        let [client] = <[OwnedFd; 1]>::try_from(descriptors).unwrap();
-        assert!(!rustix::fs::fcntl_getfl(&client).unwrap().contains(OFlags::NONBLOCK), "as from accept()");
-        let client = UnixStream::from(client);
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        (client, bytes[..got].to_vec())
+    /// Receives the descriptor and the bytes it came with, and nothing behind them; none where it comes by a
+    /// value.
+    pub fn receive_carried(&self) -> Option<(Stream, Vec<u8>)> {
+        sys::receive_carried(&self.0)
     }
 
     /// Receives a whole offer.
     pub fn receive(mut self) -> ReceivedOffer {
-        let (client, token) = self.receive_descriptor();
+        let carried = self.receive_carried();
         let frame = read_frame(&mut self.0).unwrap();
         assert_eq!((frame.envelope_version, frame.kind, frame.payload_protocol), (1, 0, 0xD0FF));
         let offer = HandoffOffer::decode(frame.payload).unwrap();
+        let by_value = || (sys::passed_as(offer.handle_value), offer.token.clone());
+        let (client, token) = carried.unwrap_or_else(by_value);
         ReceivedOffer { broker: self, client, token, offer }
     }
 
@@ -156,8 +126,7 @@ impl OfferConnection {
 
     /// Whether the broker still holds its end.
     pub fn is_open(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&now)).unwrap() == 0
+        sys::is_open(&self.0)
     }
 }
 
@@ -218,7 +187,7 @@ fn varint(mut value: u64) -> Vec<u8> {
 }
 
 /// Answers probes, and every other request with its own payload, until the peer has enough.
-fn serve(mut stream: UnixStream, endpoint: &Path) {
+fn serve(mut stream: Stream, endpoint: &Path) {
     while let Some(request) = read_frame(&mut stream) {
         let mut payload = request.payload.to_vec();
         if request.payload_protocol == 0xB232 {
@@ -229,31 +198,24 @@ fn serve(mut stream: UnixStream, endpoint: &Path) {
             break;
         }
     }
-    let _ = stream.shutdown(Shutdown::Both);
 }
 
 fn identity(endpoint: &Path) -> DaemonProcess {
     DaemonProcess {
         pid: std::process::id(),
         ipc_endpoint: Some(Endpoint { path: endpoint.to_str().unwrap().into(), ..Endpoint::default() }),
-        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned(),
+        boot_id: broker_transport::identity::boot_id().unwrap(),
         exe_hash_algorithm: "blake3".into(),
         exe_hash: vec![0; 32],
         ..DaemonProcess::default()
     }
 }
 
-fn read_frame(stream: &mut UnixStream) -> Option<Frame> {
+fn read_frame(stream: &mut Stream) -> Option<Frame> {
     let mut header = [0; 5];
     stream.read_exact(&mut header).ok()?;
     assert_eq!(header[0], 1, "the framing version");
     let mut body = vec![0; u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize];
     stream.read_exact(&mut body).ok()?;
     Some(Frame::decode(&body[..]).unwrap())
-}
-
-fn wait_readable(descriptor: &impl AsFd) {
-    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    let came = poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&patience)).unwrap();
-    assert_eq!(came, 1, "nothing came");
 }

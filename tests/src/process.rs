@@ -1,15 +1,12 @@
 //! Processes of a test: started, listened to, and never left behind.
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-
 use crate::PATIENCE;
+use crate::sys::{self, Signal};
 
 /// A command that ran to its end.
 #[derive(Debug)]
@@ -61,7 +58,8 @@ impl Daemon {
 
     /// Starts a process whose standard error is listened to.
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let command = sys::spawned(command).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -98,12 +96,9 @@ impl Daemon {
         self.child.id()
     }
 
-    /// How many sockets it has open. Not its files: that of its events it opens when there is one.
+    /// How many connections it has open, as far as that can be counted.
     pub fn descriptors(&self) -> usize {
-        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
-        // One that is closed meanwhile is none.
-        let links = listed.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+        sys::open_connections(self.pid())
     }
 
     /// How many descriptors it has open when nobody is being answered: its end of a connection goes a moment
@@ -127,7 +122,12 @@ impl Daemon {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(pid(self.child.id()), signal).unwrap();
+        sys::signal(self.child.id(), signal).unwrap();
+    }
+
+    /// Ends it, and leaves it no time for anything.
+    pub fn kill(&self) {
+        sys::kill(self.child.id()).unwrap();
     }
 
     /// Waits for its end; its exit code, or `None` when a signal ended it.
@@ -146,8 +146,8 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // SIGTERM first, so that its backends go with it.
-        let _ = kill_process(pid(self.child.id()), Signal::TERM);
-        let _ = kill_process(pid(self.child.id()), Signal::TERM);
+        let _ = sys::signal(self.child.id(), Signal::TERM);
+        let _ = sys::signal(self.child.id(), Signal::TERM);
         if !has_died(self.child.id()) {
             let _ = self.child.kill();
         }
@@ -155,18 +155,17 @@ impl Drop for Daemon {
     }
 }
 
-fn pid(number: u32) -> Pid {
-    Pid::from_raw(number.try_into().unwrap()).unwrap()
-}
-
 /// Whether there is such a process, dead and unreaped ones included.
 pub fn exists(number: u32) -> bool {
-    rustix::process::test_kill_process(pid(number)).is_ok()
+    sys::exists(number)
+}
+
+/// Ends a process, whoever started it, and leaves it no time for anything.
+pub fn kill(number: u32) {
+    sys::kill(number).unwrap();
 }
 
 /// Waits for the death of a process, whoever started it; `false` when it outlives [`PATIENCE`].
 pub fn has_died(number: u32) -> bool {
-    let Ok(pidfd) = pidfd_open(pid(number), PidfdFlags::empty()) else { return true };
-    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
-    poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience)).unwrap() > 0
+    sys::has_died(number)
 }

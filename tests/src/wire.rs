@@ -1,30 +1,27 @@
 //! A peer that knows only bytes.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, Hello, HelloReply, Negotiated, Refused, hello_reply};
 
-use crate::PATIENCE;
+use crate::sys::{self, Stream};
 
 /// A connection.
-pub struct Wire(UnixStream);
+pub struct Wire(Stream);
 
 impl Wire {
     /// Connects to a socket.
     pub fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let stream = sys::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self::of(stream)
     }
 
     /// Takes over a connection.
-    pub fn of(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    pub fn of(stream: Stream) -> Self {
+        sys::patient(&stream);
         Self(stream)
     }
 
@@ -38,9 +35,10 @@ impl Wire {
         self.write(&frame_of(&frame.encode_to_vec()));
     }
 
-    /// Says that nothing more will be written.
+    /// Says that nothing more will be written, which a pipe cannot.
+    #[cfg(unix)]
     pub fn finish(&mut self) {
-        self.0.shutdown(Shutdown::Write).unwrap();
+        sys::finish(&self.0);
     }
 
     /// Reads a frame.

@@ -1,11 +1,13 @@
 //! A home directory, a runtime directory and definitions that belong to one test.
 
+use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::process::{Daemon, Finished};
+use crate::sys;
 use crate::wire::Wire;
 
 /// What one test sees of the file system and the environment.
@@ -22,9 +24,7 @@ impl Default for World {
 impl World {
     /// An empty home.
     pub fn new() -> Self {
-        // Short, because a socket's path has at most 107 bytes.
-        let home = tempfile::Builder::new().prefix("b").rand_bytes(8).tempdir_in("/tmp").unwrap();
-        Self { home }
+        Self { home: sys::home() }
     }
 
     /// A path inside the home.
@@ -32,17 +32,28 @@ impl World {
         self.home.path().join(below)
     }
 
-    /// The socket that [`serve`](Self::serve) listens on.
+    /// An endpoint of this world: on Unix the path below the home.
+    pub fn endpoint(&self, below: &str) -> PathBuf {
+        sys::endpoint(self.home.path(), below)
+    }
+
+    /// The endpoint that [`serve`](Self::serve) listens on.
     pub fn socket(&self) -> PathBuf {
-        self.path("run/s.sock")
+        self.endpoint("run/s.sock")
+    }
+
+    /// Where a broker keeps its own state.
+    pub fn state_dir(&self) -> PathBuf {
+        sys::state_dir(self.home.path())
     }
 
     /// A program of this workspace, in the profile that the test was built in.
     pub fn program(name: &str) -> PathBuf {
         let test = std::env::current_exe().unwrap();
-        let target = test.ancestors().find(|path| path.join(name).is_file());
+        let file = format!("{name}{EXE_SUFFIX}");
+        let target = test.ancestors().find(|path| path.join(&file).is_file());
         match target {
-            Some(target) => target.join(name),
+            Some(target) => target.join(file),
             None => panic!("{name} is not built; run `cargo build --package {name}` first"),
         }
     }
@@ -52,15 +63,13 @@ impl World {
         let mut command = Command::new(program);
         command
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("HOME", self.home.path())
-            .env("XDG_RUNTIME_DIR", self.path("xdg"))
+            .envs(sys::environment(self.home.path()))
             .env("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "1")
             .stdin(Stdio::null());
         command
     }
 
-    /// Makes a program of these commands of sh(1). Another process writes it: a program that is open for
+    /// Makes a program of these commands of sh(1), on Unix only. Another process writes it: a program that is open for
     /// writing, also in what another test has just forked, cannot be executed.
     pub fn script(&self, below: &str, commands: &str) -> PathBuf {
         let path = self.path(below);

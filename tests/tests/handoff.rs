@@ -187,7 +187,7 @@ fn a_backend_that_leaves_at_any_step_costs_its_client_no_more_than_the_handoff()
         |backend| drop(backend.accept()),
         |backend| {
             let connection = backend.accept();
-            drop(connection.receive_descriptor());
+            drop(connection.receive_carried());
         },
         |backend| drop(backend.next_offer()),
         |backend| {

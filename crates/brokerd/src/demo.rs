@@ -134,11 +134,7 @@ fn place() -> PathBuf {
     };
     let fits = endpoint::current_user_hash()
         .and_then(|user| {
-            endpoint::socket_path(
-                Platform::CURRENT,
-                &endpoint::backend_leaf(&user, [0; 16]),
-                &runtime,
-            )
+            endpoint::socket_path(Platform::CURRENT, &endpoint::backend_leaf(&user, [0; 16]), &runtime)
         })
         .is_ok();
     if fits { usual } else { PathBuf::from("/tmp") }

@@ -1,0 +1,23 @@
+//! What the harness asks of the system, behind one face: connections, processes, places.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use self::unix::finish;
+#[cfg(unix)]
+pub(crate) use self::unix::{
+    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, open_connections,
+    passed_as, patient, receive_carried, signal, spawned, state_dir,
+};
+#[cfg(unix)]
+pub use self::unix::{Signal, Stream};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use self::windows::{
+    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, open_connections,
+    passed_as, patient, receive_carried, signal, spawned, state_dir,
+};
+#[cfg(windows)]
+pub use self::windows::{Signal, Stream};
