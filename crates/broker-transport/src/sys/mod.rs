@@ -25,10 +25,18 @@ use self::windows as os;
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) mod no_connections;
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 mod no_identity;
-#[cfg(all(not(target_os = "linux"), feature = "tokio"))]
+#[cfg(all(windows, feature = "tokio"))]
 pub(crate) mod no_process;
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "macos/process/rules.rs"]
+mod macos_process_rules;
+/// What macOS's answers mean is plain enough to be tested here, too.
+#[cfg(all(test, target_os = "linux"))]
+#[path = "macos/rules.rs"]
+mod macos_rules;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 compile_error!("broker-transport knows Linux, macOS and Windows");

@@ -1,7 +1,6 @@
 //! What the tests with real children share.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use broker_transport::process::{ChildProcess, SpawnCommand, Spawner};
@@ -33,5 +32,6 @@ pub(crate) async fn said(child: &ChildProcess, text: &str) {
 
 /// Whether there is a process with this pid, be it a zombie.
 pub(crate) fn exists(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::test_kill_process(pid).is_ok()
 }

@@ -14,6 +14,8 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
 pub(crate) mod private_dir;
+#[cfg(feature = "tokio")]
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod signals;
 mod socket;
