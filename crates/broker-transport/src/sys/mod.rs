@@ -23,7 +23,7 @@ mod windows;
 #[cfg(windows)]
 use self::windows as os;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 pub(crate) mod no_connections;
 #[cfg(windows)]
 mod no_identity;
@@ -37,6 +37,9 @@ mod macos_process_rules;
 #[cfg(all(test, target_os = "linux"))]
 #[path = "macos/rules.rs"]
 mod macos_rules;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "macos/socket_info.rs"]
+mod macos_socket_info;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 compile_error!("broker-transport knows Linux, macOS and Windows");

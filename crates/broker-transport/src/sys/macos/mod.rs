@@ -1,12 +1,15 @@
 //! What is macOS's own: kqueue, libproc, sysctl, `LOCAL_PEERPID`, `F_FULLFSYNC`, quarantine.
 
+pub(crate) mod connections;
 mod descriptors;
 pub(crate) mod identity;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
 mod quarantine;
+mod raw;
 mod rules;
 pub(crate) mod socket;
+mod socket_info;
 mod sysctl;
 
 use std::ffi::c_int;
@@ -18,7 +21,6 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 pub(crate) use self::quarantine::is_quarantined;
-pub(crate) use super::no_connections as connections;
 #[cfg(feature = "tokio")]
 pub(crate) use super::unix::stop_requests;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
