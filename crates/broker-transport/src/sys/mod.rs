@@ -30,10 +30,10 @@ mod no_identity;
 #[cfg(all(windows, feature = "tokio"))]
 pub(crate) mod no_process;
 
+// What macOS's answers mean is plain enough to be tested here, too.
 #[cfg(all(test, target_os = "linux"))]
 #[path = "macos/process/rules.rs"]
 mod macos_process_rules;
-/// What macOS's answers mean is plain enough to be tested here, too.
 #[cfg(all(test, target_os = "linux"))]
 #[path = "macos/rules.rs"]
 mod macos_rules;
