@@ -90,6 +90,13 @@ pub fn is_executable(path: &Path) -> bool {
     sys::is_executable(path)
 }
 
+/// Whether macOS keeps what lies at `path` from being executed because it was downloaded and the user has
+/// not approved of it yet; such a program fails to start, or is killed right after. `false` elsewhere, and
+/// where that cannot be told.
+pub fn is_quarantined(path: &Path) -> bool {
+    sys::is_quarantined(path)
+}
+
 /// Replaces a file's content, mode 0600: temporary file, fsync, rename, fsync of the directory.
 ///
 /// Who reads meanwhile sees the old content or the new, never a part; so does everybody after a power
@@ -111,7 +118,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = Temporary { path: dir.join(temporary_name), is_renamed: false };
     let mut file = sys::create_private(&temporary.path)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    sys::sync(&file)?;
     drop(file);
     std::fs::rename(&temporary.path, path)?;
     temporary.is_renamed = true;

@@ -69,7 +69,8 @@ fn an_appended_file_is_private_grows_at_its_end_and_is_never_a_link() {
 fn opening_a_fifo_does_not_wait_for_a_writer() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("fifo");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    // A program: not every platform has the function at hand.
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     assert_eq!(open_no_follow(&fifo).unwrap().1.kind, FileKind::Other);
 }
 

@@ -1,5 +1,5 @@
 //! Identity probes and readiness, against backends made for the occasion.
-#![cfg(all(target_os = "linux", feature = "tokio"))]
+#![cfg(all(unix, feature = "tokio"))]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 mod common;

@@ -1,5 +1,5 @@
 //! Real children on every platform: what they are told, how they end, and what ends with them.
-#![cfg(all(any(target_os = "linux", windows), feature = "tokio"))]
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 mod common;

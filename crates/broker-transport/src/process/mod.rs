@@ -85,6 +85,12 @@ pub enum ExecFailure {
     /// `ETXTBSY`: somebody has it open for writing; trying again may help.
     #[error("it is open for writing")]
     Busy,
+    /// It was downloaded, and macOS waits for the user to approve of it.
+    #[error(
+        "macOS holds it in quarantine, as it was downloaded; if you trust it, run \
+         `xattr -d com.apple.quarantine` with its path"
+    )]
+    Quarantined,
     /// Anything else; see the source.
     #[error("the system refuses")]
     Other,

@@ -23,12 +23,16 @@ mod windows;
 #[cfg(windows)]
 use self::windows as os;
 
-#[cfg(not(target_os = "linux"))]
-pub(crate) mod no_connections;
-#[cfg(target_os = "macos")]
-mod no_identity;
-#[cfg(all(target_os = "macos", feature = "tokio"))]
-pub(crate) mod no_process;
+// What macOS's answers mean is plain enough to be tested here, too.
+#[cfg(all(test, target_os = "linux"))]
+#[path = "macos/process/rules.rs"]
+mod macos_process_rules;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "macos/rules.rs"]
+mod macos_rules;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "macos/socket_info.rs"]
+mod macos_socket_info;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 compile_error!("broker-transport knows Linux, macOS and Windows");

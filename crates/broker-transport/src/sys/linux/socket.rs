@@ -20,6 +20,7 @@ const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 pub(crate) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
 
 /// And waits for nothing, where somebody who shares the connection has made it a blocking one.
+#[cfg(feature = "tokio")]
 pub(crate) const ASYNC_SEND_FLAGS: SendFlags = SEND_FLAGS.union(SendFlags::DONTWAIT);
 
 /// Received descriptors are close-on-exec at once.

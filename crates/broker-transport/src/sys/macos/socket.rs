@@ -17,6 +17,7 @@ use crate::peer::{PeerCredentials, UserId};
 pub(crate) const SEND_FLAGS: SendFlags = SendFlags::empty();
 
 /// Only the socket's own mode counts here, so whoever shares a connection can make its writes wait.
+#[cfg(feature = "tokio")]
 pub(crate) const ASYNC_SEND_FLAGS: SendFlags = SendFlags::empty();
 
 pub(crate) const RECV_FLAGS: RecvFlags = RecvFlags::empty();
@@ -70,7 +71,12 @@ pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<PeerCredent
     Ok(PeerCredentials { user: UserId::from_uid(uid), gid: Some(gid), pid: peer_pid(socket) })
 }
 
-fn peer_pid(socket: BorrowedFd<'_>) -> Option<NonZeroU32> {
+/// The process that used the peer's end last, which is the one that connected until another one, to which
+/// the end was passed, reads or writes; `None` once the end is closed.
+///
+/// Not `LOCAL_PEEREPID`: that names whom the holder acts for, where a daemon of Apple's with an entitlement
+/// for it does so. What is watched, limited and compared is the process that holds the connection.
+pub(crate) fn peer_pid(socket: BorrowedFd<'_>) -> Option<NonZeroU32> {
     let mut pid: libc::pid_t = 0;
     let mut length = size_of::<libc::pid_t>() as libc::socklen_t;
     // SAFETY: `pid` has room for `length` bytes, and both outlive the call.

@@ -5,6 +5,8 @@ use std::path::Path;
 use libc::c_int;
 use rustix::process::{Resource, getrlimit};
 
+use super::super::os;
+
 /// No process is expected to reach it; a larger limit would only make the loop slow.
 const HIGHEST_END: c_int = 1 << 20;
 
@@ -17,18 +19,7 @@ const HIGHEST_END: c_int = 1 << 20;
 pub(crate) unsafe fn close_from(first: c_int, end: c_int) {
     // SAFETY: plain system calls; numbers that are not open are refused, which does not matter.
     unsafe {
-        // Linux 5.11 for the flag.
-        #[cfg(target_os = "linux")]
-        if libc::syscall(
-            libc::SYS_close_range,
-            first as libc::c_uint,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        ) == 0
-        {
-            return;
-        }
-        for descriptor in first..end {
+        for descriptor in first..os::unmarked_end(first, end) {
             libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
         }
     }
@@ -52,7 +43,6 @@ pub(crate) fn listed_end(listing: &Path) -> c_int {
 mod tests {
     use std::os::fd::AsRawFd;
 
-    use super::super::super::os;
     use super::*;
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, OFlags};
 
+use super::super::os;
 use crate::files::{FileFacts, FileKind};
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
@@ -47,7 +48,15 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
 }
 
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    os::sync(&File::open(path)?)
+}
+
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    os::sync(file)
+}
+
+pub(crate) fn is_quarantined(path: &Path) -> bool {
+    os::is_quarantined(path)
 }
 
 fn facts_of(metadata: &Metadata) -> FileFacts {

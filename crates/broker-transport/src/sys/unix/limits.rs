@@ -25,10 +25,12 @@ pub(crate) fn descriptor_usage() -> io::Result<DescriptorUsage> {
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     ORIGINAL.get_or_init(|| (current, maximum));
-    if current != maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    let highest = os::highest_descriptor_limit(maximum);
+    if current.unwrap_or(u64::MAX) >= highest.unwrap_or(u64::MAX) {
+        return Ok(current.unwrap_or(u64::MAX));
     }
-    Ok(maximum.unwrap_or(u64::MAX))
+    setrlimit(Resource::Nofile, Rlimit { current: highest, maximum })?;
+    Ok(highest.unwrap_or(u64::MAX))
 }
 
 pub(crate) fn is_descriptor_shortage(error: &io::Error) -> bool {
@@ -41,7 +43,7 @@ pub(crate) fn inode_usage(path: &Path) -> io::Result<InodeUsage> {
 }
 
 /// The limits that a child starts with, where this process's own are no longer the original ones.
-#[cfg(all(target_os = "linux", feature = "tokio"))]
+#[cfg(feature = "tokio")]
 pub(crate) fn original_limit() -> Option<libc::rlimit> {
     let to_raw = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
     ORIGINAL

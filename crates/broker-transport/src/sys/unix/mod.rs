@@ -16,6 +16,8 @@ pub(crate) mod lock;
 #[cfg(feature = "tokio")]
 pub(crate) mod passing;
 pub(crate) mod private_dir;
+#[cfg(feature = "tokio")]
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod signals;
 mod socket;

@@ -7,6 +7,8 @@ use std::ffi::c_int;
 use std::mem::zeroed;
 use std::ptr::null_mut;
 
+use super::super::os;
+
 /// The real-time signals of Linux included; other systems have fewer, and refuse the rest.
 const SIGNALS: std::ops::RangeInclusive<c_int> = 1..=64;
 
@@ -22,31 +24,11 @@ pub(crate) unsafe fn reset_dispositions() {
         default.sa_sigaction = libc::SIG_DFL;
         for signal in SIGNALS {
             if libc::sigaction(signal, &raw const default, null_mut()) == -1 {
-                reset_reserved(signal);
+                os::reset_reserved(signal);
             }
         }
     }
 }
-
-/// libc refuses the signals that it keeps for its own threads, but whoever started this process may have
-/// ignored them.
-///
-/// # Safety
-/// As [`reset_dispositions`].
-#[cfg(target_os = "linux")]
-unsafe fn reset_reserved(signal: c_int) {
-    // The kernel's structure is shorter than these words, and all zero for the default.
-    let default = [0u64; 8];
-    // SAFETY: `default` is valid to read for longer than the kernel reads, and no old value is asked for.
-    unsafe {
-        libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, null_mut::<u64>(), 8usize);
-    }
-}
-
-/// # Safety
-/// None is needed: nothing is reserved here.
-#[cfg(not(target_os = "linux"))]
-unsafe fn reset_reserved(_signal: c_int) {}
 
 /// Lets every signal through. One that came meanwhile takes effect here.
 ///

@@ -107,6 +107,7 @@ pub(crate) fn send(
 }
 
 /// [`send`] on a socket that is non-blocking, or was until somebody who shares it changed that.
+#[cfg(feature = "tokio")]
 pub(crate) fn send_async(
     socket: BorrowedFd<'_>,
     bytes: &[u8],

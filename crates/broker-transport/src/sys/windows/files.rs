@@ -28,6 +28,15 @@ pub(crate) fn create_private(_path: &Path) -> io::Result<File> {
     unsupported("creating a private file")
 }
 
+pub(crate) fn sync(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// What was downloaded is started all the same.
+pub(crate) fn is_quarantined(_path: &Path) -> bool {
+    false
+}
+
 pub(crate) fn sync_dir(_path: &Path) -> io::Result<()> {
     unsupported("syncing a directory")
 }

@@ -7,6 +7,7 @@ mod async_listener;
 #[cfg(feature = "tokio")]
 mod async_stream;
 mod calls;
+pub(crate) mod connections;
 pub(crate) mod detach;
 mod error;
 pub(crate) mod files;
@@ -35,7 +36,6 @@ pub use std::os::windows::io::{
     AsHandle as AsDescriptor, BorrowedHandle as BorrowedDescriptor, OwnedHandle as OwnedDescriptor,
 };
 
-pub(crate) use super::no_connections as connections;
 use crate::endpoint::Platform;
 use crate::unsupported::Unsupported;
 

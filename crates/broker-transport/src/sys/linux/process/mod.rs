@@ -1,17 +1,30 @@
-//! Processes by fork, pidfd and `waitid` (pidfd_open(2), waitid(2), PR_SET_PDEATHSIG(2const)).
+//! What Linux has for processes: pidfds, `PR_SET_PDEATHSIG`, eventfds (pidfd_open(2),
+//! PR_SET_PDEATHSIG(2const), eventfd(2)).
 //!
-//! `plan` prepares in the parent, `exec` runs in the child, `spawner` is the thread that forks and
-//! reaps, `child` and `watch` are what callers hold. Linux 5.4 is enough; `close_range` is used where
-//! the kernel has it.
+//! Linux 5.4 is enough. Invariant: nothing here is polled; the kernel tells.
 
-mod child;
-mod exec;
-mod pidfd;
-mod plan;
-mod spawner;
-mod stderr_pipe;
-mod watch;
+mod bond;
+mod handle;
+mod wake;
 
-pub use self::child::ChildProcess;
-pub use self::spawner::Spawner;
-pub use self::watch::ProcessWatch;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+pub(crate) use self::bond::Bond;
+pub(crate) use self::handle::Handle;
+pub(crate) use self::wake::Wake;
+pub use super::super::unix::process::{ChildProcess, ProcessWatch, Spawner};
+use crate::process::ExecFailure;
+
+/// A pipe, reading end first, both close-on-exec.
+pub(crate) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC)
+}
+
+/// What only this system refuses to execute a program for.
+pub(crate) fn own_exec_failure(_program: &Path, _errno: Errno) -> Option<ExecFailure> {
+    None
+}

@@ -5,14 +5,14 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::unix::AsyncFd;
 
-use super::pidfd;
+use super::super::super::os::process::Handle;
+use super::register;
 use super::spawner::{Orphan, RawChild, Spawner};
 use super::stderr_pipe::StderrPipe;
 use crate::process::{Exit, SignalError, StderrRing, StopSignal};
@@ -21,7 +21,7 @@ use crate::process::{Exit, SignalError, StderrRing, StopSignal};
 pub struct ChildProcess {
     pid: u32,
     /// `None` only while dropping.
-    pidfd: Option<AsyncFd<OwnedFd>>,
+    handle: Option<AsyncFd<Handle>>,
     /// How it ended. Whoever reaps or signals holds the lock, so that neither overtakes the other.
     exit: Mutex<Option<Exit>>,
     stderr: StderrRing,
@@ -32,26 +32,26 @@ pub struct ChildProcess {
 impl ChildProcess {
     /// On failure the child is killed and reaped.
     pub(super) fn adopt(child: RawChild, spawner: &Spawner) -> io::Result<Self> {
-        let RawChild { pid, pidfd, stderr: pipe } = child;
+        let RawChild { pid, handle, stderr: pipe } = child;
         let stderr = StderrRing::new();
         let pipe = match StderrPipe::start(pipe, stderr.clone()) {
             Ok(pipe) => pipe,
             Err(error) => {
-                spawner.reap(Orphan::to_kill(pid, pidfd));
+                spawner.reap(Orphan::to_kill(pid, handle));
                 return Err(error);
             }
         };
-        match pidfd::watch(pidfd) {
-            Ok(pidfd) => Ok(Self {
+        match register(handle) {
+            Ok(handle) => Ok(Self {
                 pid,
-                pidfd: Some(pidfd),
+                handle: Some(handle),
                 exit: Mutex::new(None),
                 stderr,
                 pipe,
                 spawner: spawner.clone(),
             }),
-            Err((pidfd, error)) => {
-                spawner.reap(Orphan::to_kill(pid, pidfd));
+            Err((handle, error)) => {
+                spawner.reap(Orphan::to_kill(pid, handle));
                 Err(error)
             }
         }
@@ -76,7 +76,7 @@ impl ChildProcess {
             if let Some(exit) = *self.exit() {
                 return Ok(exit);
             }
-            let mut ready = self.pidfd()?.readable().await?;
+            let mut ready = self.handle()?.readable().await?;
             if let Some(exit) = self.try_wait()? {
                 return Ok(exit);
             }
@@ -91,7 +91,7 @@ impl ChildProcess {
     pub fn try_wait(&self) -> io::Result<Option<Exit>> {
         let mut exit = self.exit();
         if exit.is_none()
-            && let Some(ended) = pidfd::reap(self.pidfd()?.get_ref().as_fd())?
+            && let Some(ended) = self.handle()?.get_ref().reap()?
         {
             self.pipe.finish();
             *exit = Some(ended);
@@ -110,13 +110,13 @@ impl ChildProcess {
             return Err(SignalError::Exited);
         }
         match stop {
-            StopSignal::Terminate => pidfd::signal(self.pidfd()?.get_ref(), stop),
+            StopSignal::Terminate => self.handle()?.get_ref().signal(stop),
             StopSignal::Kill => kill_group(self.pid),
         }
     }
 
-    fn pidfd(&self) -> io::Result<&AsyncFd<OwnedFd>> {
-        self.pidfd.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn handle(&self) -> io::Result<&AsyncFd<Handle>> {
+        self.handle.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn exit(&self) -> MutexGuard<'_, Option<Exit>> {
@@ -128,7 +128,7 @@ impl ChildProcess {
 /// can get its number.
 pub(super) fn kill_group(pid: u32) -> Result<(), SignalError> {
     let group = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(SignalError::Exited)?;
-    match kill_process_group(group, pidfd::number(StopSignal::Kill)) {
+    match kill_process_group(group, Signal::KILL) {
         Ok(()) => Ok(()),
         Err(Errno::SRCH) => Err(SignalError::Exited),
         Err(errno) => Err(SignalError::Io(errno.into())),
@@ -138,10 +138,10 @@ pub(super) fn kill_group(pid: u32) -> Result<(), SignalError> {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         let is_reaped = self.exit().is_some();
-        if let Some(pidfd) = self.pidfd.take()
+        if let Some(handle) = self.handle.take()
             && !is_reaped
         {
-            self.spawner.reap(Orphan::to_await(self.pid, pidfd.into_inner()));
+            self.spawner.reap(Orphan::to_await(self.pid, handle.into_inner()));
         }
     }
 }

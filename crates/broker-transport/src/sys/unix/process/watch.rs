@@ -1,20 +1,22 @@
 //! Watching a process that is not a child.
+//!
+//! Invariant: it is held on to from the start, so what is told and signalled is that one process.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
-use super::super::socket::peer_pidfd;
-use super::pidfd;
+use super::super::super::os::process::Handle;
+use super::register;
 use crate::process::{SignalError, StopSignal, WatchError};
 use crate::stream::Stream;
 
 /// Holds on to a process that somebody else started, and tells when it dies.
 #[derive(Debug)]
 pub struct ProcessWatch {
-    pidfd: AsyncFd<OwnedFd>,
+    handle: AsyncFd<Handle>,
 }
 
 impl ProcessWatch {
@@ -29,30 +31,31 @@ impl ProcessWatch {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(pid: u32) -> Result<Self, WatchError> {
-        match pidfd::open(pid) {
-            Ok(pidfd) => Self::from_pidfd(pidfd),
+        match Handle::open(pid) {
+            Ok(handle) => Self::from_handle(handle),
             Err(Errno::SRCH | Errno::INVAL) => Err(WatchError::NoSuchProcess { pid }),
             Err(errno) => Err(WatchError::Io(errno.into())),
         }
     }
 
-    /// Watches the very process that opened a connection, by the kernel's word (Linux 6.5).
+    /// Watches the process at the other end of a connection, by the kernel's word: the very one that
+    /// opened it on Linux (6.5), the one that used it last on macOS.
     ///
     /// # Errors
-    /// [`WatchError::NoPeer`] on older kernels and for a peer that is gone.
+    /// [`WatchError::NoPeer`] where the kernel does not say, and for a peer that is gone.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn of_peer(stream: &Stream) -> Result<Self, WatchError> {
-        match peer_pidfd(stream.as_fd())? {
-            Some(pidfd) => Self::from_pidfd(pidfd),
+        match Handle::of_peer(stream.as_fd())? {
+            Some(handle) => Self::from_handle(handle),
             None => Err(WatchError::NoPeer),
         }
     }
 
-    fn from_pidfd(pidfd: OwnedFd) -> Result<Self, WatchError> {
-        let pidfd = pidfd::watch(pidfd).map_err(|(_, error)| WatchError::Io(error))?;
-        Ok(Self { pidfd })
+    fn from_handle(handle: Handle) -> Result<Self, WatchError> {
+        let handle = register(handle).map_err(|(_, error)| WatchError::Io(error))?;
+        Ok(Self { handle })
     }
 
     /// Returns when the process is dead. Cancel-safe.
@@ -61,7 +64,7 @@ impl ProcessWatch {
     /// The runtime is going down.
     pub async fn died(&self) -> io::Result<()> {
         loop {
-            let mut ready = self.pidfd.readable().await?;
+            let mut ready = self.handle.readable().await?;
             if self.is_dead()? {
                 return Ok(());
             }
@@ -74,7 +77,7 @@ impl ProcessWatch {
     /// # Errors
     /// The system's.
     pub fn is_dead(&self) -> io::Result<bool> {
-        pidfd::is_dead(self.pidfd.get_ref().as_fd())
+        self.handle.get_ref().is_dead()
     }
 
     /// Signals this process, and never its group: that is not ours.
@@ -82,6 +85,6 @@ impl ProcessWatch {
     /// # Errors
     /// [`SignalError`].
     pub fn signal(&self, stop: StopSignal) -> Result<(), SignalError> {
-        pidfd::signal(self.pidfd.get_ref(), stop)
+        self.handle.get_ref().signal(stop)
     }
 }

@@ -1,4 +1,7 @@
-//! Connections where this crate cannot count them yet.
+//! Who is connected to a pipe, which the system does not tell.
+//!
+//! It counts a pipe's instances, those that wait for clients among them, and a listener keeps as many of them
+//! as it likes. Invariant: it is never guessed.
 
 use std::io;
 use std::path::Path;

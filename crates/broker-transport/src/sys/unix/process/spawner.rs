@@ -7,15 +7,16 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
+use super::super::super::os::process::{Handle, Wake, own_exec_failure};
 use super::child::{ChildProcess, kill_group};
 use super::exec::{REPORT_LEN, Stage, fork_and_exec};
-use super::pidfd;
 use super::plan::{Plan, prepare};
 use crate::process::{ExecFailure, SpawnCommand, SpawnError};
 
@@ -31,8 +32,8 @@ pub struct Spawner {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<VecDeque<Request>>,
-    /// An eventfd that is readable when the queue is not empty.
-    wake: OwnedFd,
+    /// Readable when the queue is not empty.
+    wake: Wake,
 }
 
 #[derive(Debug)]
@@ -45,27 +46,27 @@ enum Request {
 #[derive(Debug)]
 pub(super) struct RawChild {
     pub(super) pid: u32,
-    pub(super) pidfd: OwnedFd,
+    pub(super) handle: Handle,
     pub(super) stderr: OwnedFd,
 }
 
 /// A child that nobody waits for any more.
 #[derive(Debug)]
-pub(super) struct Orphan {
+pub(crate) struct Orphan {
     pid: u32,
-    pidfd: OwnedFd,
+    handle: Handle,
     is_unwanted: bool,
 }
 
 impl Orphan {
     /// One that may live on; it is reaped when it ends.
-    pub(super) const fn to_await(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, is_unwanted: false }
+    pub(crate) const fn to_await(pid: u32, handle: Handle) -> Self {
+        Self { pid, handle, is_unwanted: false }
     }
 
     /// One that nobody ever knew of; it is killed with its process group.
-    pub(super) const fn to_kill(pid: u32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, is_unwanted: true }
+    pub(super) const fn to_kill(pid: u32, handle: Handle) -> Self {
+        Self { pid, handle, is_unwanted: true }
     }
 }
 
@@ -83,8 +84,7 @@ impl Spawner {
             return Ok(spawner.clone());
         }
         keep_children_waitable();
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake }) };
+        let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Wake::new()? }) };
         let shared = Arc::clone(&spawner.shared);
         std::thread::Builder::new().name("broker-spawner".into()).spawn(move || serve(&shared))?;
         Ok(running.insert(spawner).clone())
@@ -117,8 +117,7 @@ impl Spawner {
 
     fn send(&self, request: Request) {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(request);
-        // An eventfd refuses only when its counter is full: then the thread has news already.
-        let _ = rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes());
+        self.shared.wake.wake();
     }
 }
 
@@ -129,8 +128,9 @@ fn serve(shared: &Shared) {
         while let Some(request) = next(shared) {
             match request {
                 Request::Spawn(command, answer) if !answer.is_closed() => {
-                    if let Err(Ok(RawChild { pid, pidfd, .. })) = answer.send(spawn(*command)) {
-                        orphans.push(kill(Orphan::to_kill(pid, pidfd)));
+                    if let Err(Ok(RawChild { pid, handle, .. })) = answer.send(spawn(*command, &mut orphans))
+                    {
+                        orphans.push(kill(Orphan::to_kill(pid, handle)));
                     }
                 }
                 Request::Spawn(..) => {}
@@ -138,12 +138,12 @@ fn serve(shared: &Shared) {
             }
         }
         // A failed reap leaves nothing to wait for.
-        orphans.retain(|orphan| matches!(pidfd::reap(orphan.pidfd.as_fd()), Ok(None)));
+        orphans.retain(|orphan| matches!(orphan.handle.reap(), Ok(None)));
         let mut descriptors = vec![PollFd::new(&shared.wake, PollFlags::IN)];
-        descriptors.extend(orphans.iter().map(|orphan| PollFd::new(&orphan.pidfd, PollFlags::IN)));
+        descriptors.extend(orphans.iter().map(|orphan| PollFd::new(&orphan.handle, PollFlags::IN)));
         // Interrupted or out of memory: the loop looks again.
         let _ = poll(&mut descriptors, None);
-        let _ = rustix::io::read(&shared.wake, &mut [0; 8]);
+        shared.wake.clear();
     }
 }
 
@@ -159,24 +159,26 @@ fn kill(orphan: Orphan) -> Orphan {
     orphan
 }
 
-fn spawn(command: SpawnCommand) -> Result<RawChild, SpawnError> {
+/// What a child's bond needs is left to `orphans`.
+fn spawn(command: SpawnCommand, orphans: &mut Vec<Orphan>) -> Result<RawChild, SpawnError> {
     let (plan, ends) = prepare(command)?;
     let program = plan.program_path();
     let setup = |stage, source| SpawnError::Setup { program: plan.program_path(), stage, source };
     let pid = fork_and_exec(&plan).map_err(|source| setup("fork", source))?.unsigned_abs();
-    // Nobody else reaps it, so its pid is its own until we do.
-    let pidfd = pidfd::open(pid);
+    let handle = Handle::of_child(pid);
+    let held = plan.bond.hold(pid, plan.report.as_fd()).map(|supervisor| orphans.extend(supervisor));
     // The child has its own copies; the report ends only when ours is closed, too.
     drop::<Plan>(plan);
     let setup = |stage, source| SpawnError::Setup { program: program.clone(), stage, source };
-    let failure = match (read_report(ends.report), pidfd) {
-        (Ok(None), Ok(pidfd)) => return Ok(RawChild { pid, pidfd, stderr: ends.stderr }),
-        (Ok(Some((Stage::Exec, source))), _) => {
-            SpawnError::Exec { program: program.clone(), failure: exec_failure(&source), source }
+    let failure = match (read_report(ends.report), held, handle) {
+        (Ok(None), Ok(()), Ok(handle)) => return Ok(RawChild { pid, handle, stderr: ends.stderr }),
+        (Ok(Some((Stage::Exec, source))), ..) => {
+            SpawnError::Exec { program: program.clone(), failure: exec_failure(&program, &source), source }
         }
-        (Ok(Some((stage, source))), _) => setup(stage.text(), source),
-        (_, Err(errno)) => setup("watch the child", errno.into()),
-        (Err(source), _) => setup("hear from the child", source),
+        (Ok(Some((stage, source))), ..) => setup(stage.text(), source),
+        (_, Err(source), _) => setup(Stage::ParentDeath.text(), source),
+        (_, _, Err(errno)) => setup("watch the child", errno.into()),
+        (Err(source), ..) => setup("hear from the child", source),
     };
     discard(pid);
     Err(failure)
@@ -205,8 +207,12 @@ fn read_report(report: OwnedFd) -> io::Result<Option<(Stage, io::Error)>> {
     }
 }
 
-fn exec_failure(error: &io::Error) -> ExecFailure {
-    match Errno::from_io_error(error) {
+fn exec_failure(program: &Path, error: &io::Error) -> ExecFailure {
+    let errno = Errno::from_io_error(error);
+    if let Some(failure) = errno.and_then(|errno| own_exec_failure(program, errno)) {
+        return failure;
+    }
+    match errno {
         Some(Errno::NOENT | Errno::NOTDIR) => ExecFailure::NotFound,
         Some(Errno::ACCESS | Errno::PERM) => ExecFailure::PermissionDenied,
         Some(Errno::NOEXEC) => ExecFailure::WrongFormat,

@@ -8,16 +8,15 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::null;
 
-use super::super::super::unix::close_from::{close_from, limit_end};
-use super::super::super::unix::limits::original_limit;
-use super::super::super::unix::signals::{reset_dispositions, unblock_all};
+use super::super::close_from::{close_from, limit_end};
+use super::super::limits::original_limit;
+use super::super::signals::{reset_dispositions, unblock_all};
 use super::plan::Plan;
-use crate::process::ParentDeath;
 
 /// What a child was doing when it failed. The number is what it reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Session = 1,
     ParentDeath = 2,
     Limits = 3,
@@ -52,7 +51,7 @@ impl Stage {
 }
 
 /// Length of a failed child's report: the stage and the error number.
-pub(super) const REPORT_LEN: usize = 5;
+pub(crate) const REPORT_LEN: usize = 5;
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
 /// Room for the decimal digits of any pid and the NUL.
@@ -65,7 +64,6 @@ struct Prepared<'a> {
     /// Ends with NULL; the entry before that is free for `LISTEN_PID`, where there is a listener.
     envp: Vec<*const c_char>,
     listen_pid: [u8; LISTEN_PID.len() + PID_ROOM],
-    parent: libc::pid_t,
     limit: Option<libc::rlimit>,
     /// First descriptor that no open one reaches, for kernels without `close_range`.
     descriptor_end: c_int,
@@ -86,7 +84,6 @@ pub(super) fn fork_and_exec(plan: &Plan) -> io::Result<libc::pid_t> {
         argv: pointers(&plan.argv, 0),
         envp: pointers(&plan.env, usize::from(plan.has_listener)),
         listen_pid,
-        parent: rustix::process::getpid().as_raw_nonzero().get(),
         limit: original_limit(),
         // Not what is open now: another thread may open more before the fork.
         descriptor_end: limit_end(),
@@ -111,12 +108,21 @@ unsafe fn run(prepared: &mut Prepared<'_>) -> ! {
         Ok(never) => match never {},
         Err(stage) => stage,
     };
+    // SAFETY: this is still that child.
+    unsafe { report_and_exit(prepared.plan.report.as_raw_fd(), stage) }
+}
+
+/// Reports the last error, and ends this process.
+///
+/// # Safety
+/// Only in a child after `fork` that is not yet another program.
+pub(crate) unsafe fn report_and_exit(report: c_int, stage: Stage) -> ! {
     let error = io::Error::last_os_error().raw_os_error().unwrap_or(0).to_ne_bytes();
-    let report = [stage as u8, error[0], error[1], error[2], error[3]];
-    // SAFETY: `report` is valid for its length; 5 bytes into a pipe are written whole or not at all;
+    let bytes: [u8; REPORT_LEN] = [stage as u8, error[0], error[1], error[2], error[3]];
+    // SAFETY: `bytes` is valid for its length; so few bytes into a pipe are written whole or not at all;
     // `_exit` runs no destructor and no exit handler of the parent's.
     unsafe {
-        libc::write(prepared.plan.report.as_raw_fd(), report.as_ptr().cast(), report.len());
+        libc::write(report, bytes.as_ptr().cast(), bytes.len());
         libc::_exit(127)
     }
 }
@@ -131,10 +137,7 @@ unsafe fn become_program(prepared: &mut Prepared<'_>) -> Result<std::convert::In
     unsafe {
         reset_dispositions();
         done(libc::setsid(), Stage::Session)?;
-        match prepared.plan.parent_death {
-            ParentDeath::Survive => {}
-            ParentDeath::Terminate => die_with_parent(prepared.parent)?,
-        }
+        done(prepared.plan.bond.tie(), Stage::ParentDeath)?;
         if let Some(limit) = &prepared.limit {
             done(libc::setrlimit(libc::RLIMIT_NOFILE, limit), Stage::Limits)?;
         }
@@ -154,27 +157,6 @@ unsafe fn become_program(prepared: &mut Prepared<'_>) -> Result<std::convert::In
         libc::execve(prepared.plan.program.as_ptr(), prepared.argv.as_ptr(), prepared.envp.as_ptr());
     }
     Err(Stage::Exec)
-}
-
-/// SIGTERM rather than SIGKILL: a backend that outlives its broker by a moment to flush a cache and
-/// remove its socket does no harm, while one that is cut off in the middle of a write may. And it can
-/// see to its own children, which PDEATHSIG does not reach. One that ignores SIGTERM lives on as an
-/// orphan that no client is sent to any more.
-///
-/// # Safety
-/// As [`run`].
-unsafe fn die_with_parent(parent: libc::pid_t) -> Result<(), Stage> {
-    // SAFETY: plain system calls.
-    unsafe {
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong, 0, 0, 0) == -1 {
-            return Err(Stage::ParentDeath);
-        }
-        // The parent may have died before that took effect; then another process is the parent now.
-        if libc::getppid() != parent {
-            libc::_exit(127);
-        }
-    }
-    Ok(())
 }
 
 /// Writes a number in decimal, left-aligned; the rest of `room` stays NUL.

@@ -13,8 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::super::super::os::process::{Bond, pipe};
 use crate::process::{BaseEnv, LISTEN_NAME, ParentDeath, SpawnCommand, SpawnError, is_passed_on};
 
 /// What the child is given.
@@ -28,7 +28,7 @@ pub(super) struct Plan {
     pub(super) placed: Vec<OwnedFd>,
     /// Where the child reports that it failed; closed by a successful exec.
     pub(super) report: OwnedFd,
-    pub(super) parent_death: ParentDeath,
+    pub(super) bond: Bond,
 }
 
 /// What the parent keeps.
@@ -51,13 +51,11 @@ pub(super) fn prepare(command: SpawnCommand) -> Result<(Plan, Ends), SpawnError>
     }
     let has_listener = command.listen_fd.is_some();
     let env = environment(&command)?;
-    let parent_death = command.parent_death;
-    let (placed, stderr, report) = descriptors(command).map_err(|source| SpawnError::Setup {
-        program: program_path,
-        stage: "make the descriptors",
-        source,
-    })?;
-    let plan = Plan { program, argv, env, has_listener, placed, report: report.1, parent_death };
+    let failure =
+        |source| SpawnError::Setup { program: program_path.clone(), stage: "make the descriptors", source };
+    let bond = Bond::new(command.parent_death).map_err(|errno| failure(errno.into()))?;
+    let (placed, stderr, report) = descriptors(command).map_err(failure)?;
+    let plan = Plan { program, argv, env, has_listener, placed, report: report.1, bond };
     Ok((plan, Ends { stderr, report: report.0 }))
 }
 
@@ -65,9 +63,9 @@ type Descriptors = (Vec<OwnedFd>, OwnedFd, (OwnedFd, OwnedFd));
 
 fn descriptors(command: SpawnCommand) -> io::Result<Descriptors> {
     let null: OwnedFd = OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
-    let (stderr_read, stderr_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (stderr_read, stderr_write) = pipe()?;
     rustix::io::ioctl_fionbio(&stderr_read, true)?;
-    let (report_read, report_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (report_read, report_write) = pipe()?;
     let stderr = match command.parent_death {
         ParentDeath::Terminate => stderr_write,
         // It is to outlive whoever reads the pipe, and must not die of its next word.
