@@ -67,6 +67,11 @@ impl PlainBackend {
         &self.offers_at
     }
 
+    /// Nobody listens where it took offers.
+    pub fn take_no_more_offers(&self) {
+        self.offers.close(&self.offers_at);
+    }
+
     /// The next connection for an offer.
     pub fn accept(&self) -> OfferConnection {
         OfferConnection(self.offers.accept())

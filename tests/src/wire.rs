@@ -19,6 +19,14 @@ impl Wire {
         Self::of(stream)
     }
 
+    /// Connects, if somebody listens.
+    ///
+    /// # Errors
+    /// Nobody does.
+    pub fn try_connect(path: &Path) -> std::io::Result<Self> {
+        sys::connect(path).map(Self::of)
+    }
+
     /// Takes over a connection.
     pub fn of(stream: Stream) -> Self {
         sys::patient(&stream);
@@ -74,6 +82,11 @@ impl Wire {
         self.send(&Frame::request(PayloadProtocol::new(0xF001), 9, text.to_owned()));
         String::from_utf8(self.receive().payload.to_vec()).unwrap()
     }
+}
+
+/// Whether somebody takes connections there.
+pub fn is_listening(path: &Path) -> bool {
+    Wire::try_connect(path).is_ok()
 }
 
 /// A body with its header.

@@ -42,6 +42,11 @@ impl World {
         self.endpoint("run/s.sock")
     }
 
+    /// The lock that goes with it.
+    pub fn lock(&self) -> PathBuf {
+        sys::lock(self.home.path(), &self.socket())
+    }
+
     /// Where a broker keeps its own state.
     pub fn state_dir(&self) -> PathBuf {
         sys::state_dir(self.home.path())

@@ -1,5 +1,4 @@
 //! The admin verbs, over the socket (behaviour.md 7 and 8).
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use broker_tests::{World, agreed, hello, refused};

@@ -1,6 +1,5 @@
 //! Connections that a broker passes to a backend over its control connection, with clients that know only
 //! bytes (protocol.md, "Extensions").
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use std::time::Instant;
@@ -179,6 +178,8 @@ fn nothing_is_left_of_a_thousand_handoffs() {
     );
 }
 
+// Nothing stops a process and lets it go on from outside on Windows.
+#[cfg(unix)]
 #[test]
 fn a_backend_that_dies_with_offers_out_ends_their_connections() {
     let scene = Scene::new();
@@ -197,6 +198,8 @@ fn a_backend_that_dies_with_offers_out_ends_their_connections() {
     assert_eq!(scene.world.handoffs("lost"), 2);
 }
 
+// Nothing stops a process and lets it go on from outside on Windows.
+#[cfg(unix)]
 #[test]
 fn a_backend_that_does_not_answer_is_plain_until_it_does() {
     let scene = Scene::new();
@@ -225,10 +228,13 @@ fn a_backend_that_does_not_answer_is_plain_until_it_does() {
     }
 }
 
+#[cfg(unix)]
 fn pid_of(number: u32) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(number.try_into().unwrap()).unwrap()
 }
 
+// Nothing stops a process and lets it go on from outside on Windows.
+#[cfg(unix)]
 #[test]
 fn a_stopped_backend_has_at_most_64_offers_and_delays_nobody() {
     let scene = Scene::new();
@@ -247,6 +253,8 @@ fn a_stopped_backend_has_at_most_64_offers_and_delays_nobody() {
     rustix::process::kill_process(pid_of(pid), rustix::process::Signal::CONT).unwrap();
 }
 
+// On Windows a listener cannot be handed on.
+#[cfg(unix)]
 #[test]
 fn a_backend_that_is_given_its_listener_has_a_control_connection_too() {
     let scene = Scene::with(&["--label", "spawn.activation=listen-fds"]);
@@ -256,6 +264,8 @@ fn a_backend_that_is_given_its_listener_has_a_control_connection_too() {
     assert_eq!(client.receive().payload, "early");
 }
 
+// Windows executes no scripts.
+#[cfg(unix)]
 #[test]
 fn a_started_backend_that_knows_nothing_of_control_connections_is_dialled_for_each_offer() {
     let world = World::new();
@@ -303,6 +313,8 @@ fn a_backend_is_not_idle_while_a_connection_that_was_passed_to_it_is_open() {
     }
 }
 
+// Nothing stops a process and lets it go on from outside on Windows.
+#[cfg(unix)]
 #[test]
 fn a_backend_that_is_too_busy_to_say_so_is_not_idle() {
     let scene = Scene::with(&["--label", "idle.timeout_secs=1"]);
@@ -320,6 +332,8 @@ fn a_backend_that_is_too_busy_to_say_so_is_not_idle() {
     assert_eq!(client.tell("still here"), "still here");
 }
 
+// By another process's limits (prlimit).
+#[cfg(target_os = "linux")]
 #[test]
 fn a_backend_without_a_free_descriptor_rejects_an_offer_and_takes_the_next() {
     let scene = Scene::new();
@@ -362,6 +376,8 @@ fn backends_are_asked_to_release_what_they_hold_open() {
     assert_eq!((none.code(), none.stdout.as_str()), (0, "no backend of other runs\n"));
 }
 
+// Nothing stops a process and lets it go on from outside on Windows.
+#[cfg(unix)]
 #[test]
 fn offers_that_leave_in_part_or_not_at_all_are_each_served_once() {
     let scene = Scene::new();
@@ -401,6 +417,8 @@ fn offers_that_leave_in_part_or_not_at_all_are_each_served_once() {
     assert_eq!(scene.world.handoffs("unsent"), dialled);
 }
 
+// By what /proc tells.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_client_that_leaves_at_any_step_leaves_nothing_behind() {
     let scene = Scene::new();

@@ -1,17 +1,16 @@
 //! A client says Hello, and talks to the backend it is sent to.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use std::collections::BTreeSet;
+use std::env::consts::EXE_SUFFIX;
 use std::path::Path;
-use std::time::Instant;
 
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::hello_reply::Result;
 use broker_protocol::wire::{ErrorCode, Frame, Hello};
-use broker_tests::{Daemon, PATIENCE, Wire, World, agreed, hello, reply_of};
-use rustix::process::Signal;
+use broker_tests::{Wire, World, agreed, hello, is_listening, reply_of};
+use broker_transport::identity::process_executable;
 
 fn pid_behind(pipe: &str) -> u32 {
     Wire::connect(Path::new(pipe)).tell("?pid").parse().unwrap()
@@ -81,11 +80,12 @@ fn fifty_hellos_at_once_start_one_backend() {
 fn two_versions_run_side_by_side_each_from_its_own_directory() {
     let world = World::new();
     let versions = world.path("versions");
+    let name = format!("echo{EXE_SUFFIX}");
     for version in ["1.0.0", "2.0.0"] {
         std::fs::create_dir_all(versions.join(version)).unwrap();
-        std::fs::copy(World::program("echo-backend"), versions.join(version).join("echo")).unwrap();
+        std::fs::copy(World::program("echo-backend"), versions.join(version).join(&name)).unwrap();
     }
-    let binary = versions.join("1.0.0/echo");
+    let binary = versions.join("1.0.0").join(&name);
     let added = world.run(&[
         "service",
         "add",
@@ -99,14 +99,16 @@ fn two_versions_run_side_by_side_each_from_its_own_directory() {
     let _broker = world.serve(&[]);
     let old = agreed(world.connect().say(&hello("cache", "1.0.0")));
     let new = agreed(world.connect().say(&hello("cache", "2.0.0")));
-    let executable = |pipe: &str| std::fs::read_link(format!("/proc/{}/exe", pid_behind(pipe))).unwrap();
-    assert_eq!(executable(&old.backend_pipe), versions.join("1.0.0/echo").canonicalize().unwrap());
-    assert_eq!(executable(&new.backend_pipe), versions.join("2.0.0/echo").canonicalize().unwrap());
+    let executable = |pipe: &str| process_executable(pid_behind(pipe)).unwrap().canonicalize().unwrap();
+    for (version, agreement) in [("1.0.0", &old), ("2.0.0", &new)] {
+        let expected = versions.join(version).join(&name).canonicalize().unwrap();
+        assert_eq!(executable(&agreement.backend_pipe), expected);
+    }
     assert_eq!(pid_behind(&old.backend_pipe), pid_behind(&old.backend_pipe));
 }
 
 #[test]
-fn a_backend_gets_its_environment_and_no_descriptor_it_was_not_given() {
+fn a_backend_gets_its_environment() {
     let world = World::new();
     world.define("cache", &["--label", "env.COLOUR=blue", "--label", "spawn.args="]);
     let _broker = world.serve(&["--instance", "inst:test"]);
@@ -119,7 +121,20 @@ fn a_backend_gets_its_environment_and_no_descriptor_it_was_not_given() {
     assert_eq!(told("RUNNING_PROCESS_BROKER_V1_INSTANCE"), "inst:test");
     assert_eq!(told("RUNNING_PROCESS_BROKER_V1_BACKEND_NAMESPACE").len(), 16);
     assert_eq!(told("COLOUR"), "blue");
-    assert_eq!(backend.tell("?cwd"), "/");
+    let cwd = backend.tell("?cwd");
+    let neutral = if cfg!(windows) { std::env::var("SystemRoot").unwrap() } else { "/".into() };
+    assert!(cwd.eq_ignore_ascii_case(&neutral), "{cwd}");
+}
+
+// By what /proc tells.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_backend_has_no_descriptor_that_it_was_not_given_and_a_session_of_its_own() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let _broker = world.serve(&[]);
+    let pipe = agreed(world.connect().say(&hello("cache", "1.2.3"))).backend_pipe;
+    let mut backend = Wire::connect(Path::new(&pipe));
     let pid: u32 = backend.tell("?pid").parse().unwrap();
     let session = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = session.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
@@ -145,6 +160,20 @@ fn a_backend_gets_its_environment_and_no_descriptor_it_was_not_given() {
     }
 }
 
+#[cfg(windows)]
+#[test]
+fn a_listener_that_cannot_be_passed_is_told_with_the_remedy() {
+    let world = World::new();
+    world.define("cache", &["--label", "spawn.activation=listen-fds"]);
+    let _broker = world.serve(&[]);
+    let refusal = broker_tests::refused(world.connect().say(&hello("cache", "1.0.0")));
+    assert_eq!(refusal.code(), ErrorCode::ErrorBackendSpawnFailed);
+    let cause = &refusal.details["cause"];
+    assert!(cause.contains("set the label spawn.activation to bind"), "{cause}");
+}
+
+// On Windows a listener cannot be handed on.
+#[cfg(unix)]
 #[test]
 fn a_backend_can_be_given_its_listening_socket() {
     let world = World::new();
@@ -157,6 +186,8 @@ fn a_backend_can_be_given_its_listening_socket() {
     assert_eq!(backend.tell("?env LISTEN_PID"), backend.tell("?pid"));
 }
 
+// On Windows a listener cannot be handed on.
+#[cfg(unix)]
 #[test]
 fn a_backend_with_its_listening_socket_is_named_before_it_runs() {
     let world = World::new();
@@ -175,7 +206,7 @@ fn a_registered_backend_is_used_and_when_it_is_gone_one_is_started() {
     let world = World::new();
     world.define("cache", &[]);
     std::fs::create_dir_all(world.path("own")).unwrap();
-    let endpoint = world.path("own/e.sock");
+    let endpoint = world.endpoint("own/e.sock");
     let mut registered = world
         .command(&World::program("echo-backend"))
         .args(["--endpoint", endpoint.to_str().unwrap()])
@@ -184,7 +215,7 @@ fn a_registered_backend_is_used_and_when_it_is_gone_one_is_started() {
     let option = format!("service=cache,version=1.0.0,endpoint={}", endpoint.display());
     let _broker = world.serve(&["--backend", &option]);
     // It may not listen yet, in which case the broker starts one of its own: wait for its socket.
-    while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
+    while !is_listening(&endpoint) {
         std::thread::yield_now();
     }
     let agreement = agreed(world.connect().say(&hello("cache", "1.0.0")));
@@ -205,26 +236,29 @@ fn a_registered_backend_is_used_and_when_it_is_gone_one_is_started() {
     assert_ne!(pid_behind(&started.backend_pipe), registered.id());
 }
 
+// By what /proc tells.
+#[cfg(target_os = "linux")]
 #[test]
 fn services_of_one_process_cost_the_broker_one_descriptor() {
     let world = World::new();
     let services: Vec<_> = (0..20).map(|number| format!("cache-{number}")).collect();
     services.iter().for_each(|service| world.define(service, &[]));
     std::fs::create_dir_all(world.path("own")).unwrap();
-    let endpoint = world.path("own/e.sock");
+    let endpoint = world.endpoint("own/e.sock");
     let mut command = world.command(&World::program("echo-backend"));
-    let mut backend = Daemon::spawn(command.args(["--endpoint", endpoint.to_str().unwrap()]));
-    let deadline = Instant::now() + PATIENCE;
-    while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
-        assert!(Instant::now() < deadline, "it does not listen");
+    let mut backend = broker_tests::Daemon::spawn(command.args(["--endpoint", endpoint.to_str().unwrap()]));
+    let deadline = std::time::Instant::now() + broker_tests::PATIENCE;
+    while !is_listening(&endpoint) {
+        assert!(std::time::Instant::now() < deadline, "it does not listen");
         std::thread::yield_now();
     }
     let option =
         |service| format!("--backend=service={service},version=1.0.0,endpoint={}", endpoint.display());
     let options: Vec<_> = services.iter().map(option).collect();
     let mut broker = world.serve(&options.iter().map(String::as_str).collect::<Vec<_>>());
-    let descriptors =
-        |broker: &Daemon| std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).unwrap().count();
+    let descriptors = |broker: &broker_tests::Daemon| {
+        std::fs::read_dir(format!("/proc/{}/fd", broker.pid())).unwrap().count()
+    };
     let ask = |service: &String| agreed(world.connect().say(&hello(service, "1.0.0"))).backend_pipe;
     assert_eq!(ask(&services[0]), endpoint.to_str().unwrap());
     let one = descriptors(&broker);
@@ -233,11 +267,15 @@ fn services_of_one_process_cost_the_broker_one_descriptor() {
     }
     // What was answered last may not be closed yet, and the file of events is opened at some point.
     while descriptors(&broker) >= one + services.len() / 2 {
-        assert!(Instant::now() < deadline, "{} descriptors, {one} with one service", descriptors(&broker));
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{} descriptors, {one} with one service",
+            descriptors(&broker)
+        );
         std::thread::yield_now();
     }
 
-    backend.signal(Signal::KILL);
+    backend.kill();
     backend.wait();
     for _ in &services {
         broker.wait_for_line("DIED");

@@ -1,5 +1,4 @@
 //! Brokers and backends coming and going (behaviour.md 4, 5, 6 and 9).
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use std::path::Path;
@@ -7,8 +6,7 @@ use std::path::Path;
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{ErrorCode, EventKind, Frame, LifecycleEvent};
-use broker_tests::{Daemon, Finished, Wire, World, agreed, exists, has_died, hello, refused, reply_of};
-use rustix::process::Signal;
+use broker_tests::{Daemon, Finished, Signal, Wire, World, agreed, exists, has_died, hello, kill, reply_of};
 
 fn start_backend(world: &World) -> (String, u32) {
     let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
@@ -18,7 +16,7 @@ fn start_backend(world: &World) -> (String, u32) {
 
 /// The events on disk, once the broker that wrote them has ended.
 fn events(world: &World) -> Vec<LifecycleEvent> {
-    let bytes = std::fs::read(world.path(".local/state/running-process/broker/events/lifecycle.pb")).unwrap();
+    let bytes = std::fs::read(world.state_dir().join("events/lifecycle.pb")).unwrap();
     let mut rest = &bytes[..];
     let mut events = Vec::new();
     while !rest.is_empty() {
@@ -29,17 +27,13 @@ fn events(world: &World) -> Vec<LifecycleEvent> {
     events
 }
 
-fn kill(pid: u32, signal: Signal) {
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
-}
-
 #[test]
 fn a_backend_that_dies_is_replaced_by_the_next_hello_and_leaves_no_zombie_and_no_socket() {
     let world = World::new();
     world.define("cache", &[]);
     let mut broker = world.serve(&[]);
     let (pipe, pid) = start_backend(&world);
-    kill(pid, Signal::KILL);
+    kill(pid);
     broker.wait_for_line("DIED_CRASH");
     assert!(!exists(pid), "it was reaped before its death was told");
     assert!(!Path::new(&pipe).exists());
@@ -70,7 +64,7 @@ fn sigterm_drains_takes_the_backends_along_and_leaves_nothing_behind() {
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait(), Some(0));
     assert!(has_died(pid));
-    assert!(!world.socket().exists() && !world.path("run/s.sock.lock").exists());
+    assert!(!world.socket().exists() && !world.lock().exists());
     assert!(!Path::new(&pipe).exists());
 }
 
@@ -99,7 +93,7 @@ fn a_draining_broker_refuses_new_hellos_is_not_ready_and_a_second_signal_ends_it
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait(), Some(1));
     assert!(!socket.exists());
-    kill(pid, Signal::KILL);
+    kill(pid);
 }
 
 #[test]
@@ -145,10 +139,10 @@ fn the_socket_of_a_broker_that_was_killed_is_taken_over() {
     world.define("cache", &[]);
     let mut broker = world.serve(&[]);
     let (_, pid) = start_backend(&world);
-    broker.signal(Signal::KILL);
-    assert_eq!(broker.wait(), None);
+    broker.kill();
+    assert_ne!(broker.wait(), Some(0));
     assert!(has_died(pid), "a backend goes with its broker, however that goes");
-    assert!(world.socket().exists());
+    assert_eq!(world.socket().exists(), cfg!(unix), "a pipe leaves nothing behind");
     let _next = world.serve(&[]);
     start_backend(&world);
 }
@@ -161,7 +155,7 @@ fn backends_that_are_to_be_kept_outlive_their_broker() {
     let (pipe, pid) = start_backend(&world);
     broker.stop();
     assert_eq!(Wire::connect(Path::new(&pipe)).tell("?pid"), pid.to_string());
-    kill(pid, Signal::TERM);
+    kill(pid);
     assert!(has_died(pid));
 }
 
@@ -185,7 +179,7 @@ fn a_backend_that_somebody_is_connected_to_is_not_idle() {
     // Where this takes longer than a second, the backend is idle and gone, and the next one is asked for.
     let client = loop {
         let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
-        if let Ok(client) = std::os::unix::net::UnixStream::connect(pipe) {
+        if let Ok(client) = Wire::try_connect(Path::new(&pipe)) {
             break client;
         }
     };
@@ -195,6 +189,8 @@ fn a_backend_that_somebody_is_connected_to_is_not_idle() {
     broker.wait_for_line("DIED_IDLE");
 }
 
+// A pipe lies in no directory.
+#[cfg(unix)]
 #[test]
 fn whatever_is_no_socket_of_a_broker_is_never_replaced() {
     let world = World::new();
@@ -206,6 +202,8 @@ fn whatever_is_no_socket_of_a_broker_is_never_replaced() {
     assert_eq!(std::fs::read_to_string(world.socket()).unwrap(), "precious");
 }
 
+// A pipe lies in no directory.
+#[cfg(unix)]
 #[test]
 fn a_socket_path_that_is_a_directory_is_refused_and_left_alone() {
     let world = World::new();
@@ -216,6 +214,8 @@ fn a_socket_path_that_is_a_directory_is_refused_and_left_alone() {
     assert!(world.socket().is_dir());
 }
 
+// A pipe lies in no directory.
+#[cfg(unix)]
 #[test]
 fn a_socket_in_somebody_else_s_directory_is_refused_with_its_owner() {
     let world = World::new();
@@ -231,6 +231,8 @@ fn a_socket_in_somebody_else_s_directory_is_refused_with_its_owner() {
     assert!(failed.stderr.contains("belongs to user"), "{}", failed.stderr);
 }
 
+// Nothing stops a process and lets it go on from outside on Windows.
+#[cfg(unix)]
 #[test]
 fn every_hello_that_was_sent_before_a_drain_ends_is_answered() {
     let world = World::new();
@@ -249,6 +251,8 @@ fn every_hello_that_was_sent_before_a_drain_ends_is_answered() {
     assert_eq!(broker.wait(), Some(0));
 }
 
+// By modes; access control lists are the transport's own tests.
+#[cfg(unix)]
 #[test]
 fn directories_are_made_private_and_open_ones_are_refused_with_the_remedy() {
     use std::os::unix::fs::PermissionsExt;
@@ -264,6 +268,8 @@ fn directories_are_made_private_and_open_ones_are_refused_with_the_remedy() {
     assert!(failed.stderr.contains(&remedy), "{}", failed.stderr);
 }
 
+// Nothing here becomes another user on Windows.
+#[cfg(unix)]
 #[test]
 fn root_is_refused_unless_it_is_asked_for() {
     let world = World::new();
@@ -278,6 +284,8 @@ fn root_is_refused_unless_it_is_asked_for() {
     }
 }
 
+// A pipe's name has a limit of its own, and its test below.
+#[cfg(unix)]
 #[test]
 fn a_path_that_fits_no_socket_address_is_a_usage_error() {
     let world = World::new();
@@ -291,6 +299,8 @@ fn a_path_that_fits_no_socket_address_is_a_usage_error() {
     assert!(failed.stderr.contains("XDG_RUNTIME_DIR"), "{}", failed.stderr);
 }
 
+// Nothing here becomes another user on Windows.
+#[cfg(unix)]
 #[test]
 fn foreign_users_are_dropped_unread() {
     if !rustix::process::geteuid().is_root() {
@@ -312,5 +322,14 @@ fn foreign_users_are_dropped_unread() {
     });
     assert_eq!(answer.join().unwrap(), b"");
     broker.wait_for_line("SECURITY_VIOLATION");
-    refused(world.connect().say(&hello("cache", "1.0.0")));
+    broker_tests::refused(world.connect().say(&hello("cache", "1.0.0")));
+}
+
+#[cfg(windows)]
+#[test]
+fn a_name_that_is_too_long_for_a_pipe_is_a_usage_error() {
+    let world = World::new();
+    let failed = world.run(&["serve", "--socket", &"x".repeat(300)]);
+    assert_eq!(failed.code(), 2, "{failed:?}");
+    assert!(failed.stderr.contains("260 bytes"), "{}", failed.stderr);
 }

@@ -6,7 +6,7 @@ mod unix;
 pub(crate) use self::unix::finish;
 #[cfg(unix)]
 pub(crate) use self::unix::{
-    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, open_connections,
+    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, lock, open_connections,
     passed_as, patient, receive_carried, signal, spawned, state_dir,
 };
 #[cfg(unix)]
@@ -16,7 +16,7 @@ pub use self::unix::{Signal, Stream};
 mod windows;
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, open_connections,
+    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, lock, open_connections,
     passed_as, patient, receive_carried, signal, spawned, state_dir,
 };
 #[cfg(windows)]

@@ -74,6 +74,11 @@ impl Listener {
         }
     }
 
+    /// Takes its name away.
+    pub(crate) fn close(&self, path: &Path) {
+        std::fs::remove_file(path).unwrap();
+    }
+
     /// Whether nobody waits to be accepted at this moment.
     pub(crate) fn is_left_alone(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -122,6 +127,11 @@ pub(crate) fn home() -> TempDir {
 /// An endpoint that belongs to a home.
 pub(crate) fn endpoint(home: &Path, below: &str) -> PathBuf {
     home.join(below)
+}
+
+/// The lock of an endpoint that belongs to a home.
+pub(crate) fn lock(_home: &Path, endpoint: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.lock", endpoint.display()))
 }
 
 /// A broker's own state below a home.

@@ -9,12 +9,15 @@ use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::null_mut;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use broker_transport::listener::BindOptions;
 use broker_transport::stream::BlockingStream;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use windows_sys::Win32::Foundation::WAIT_TIMEOUT;
 use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
@@ -54,21 +57,30 @@ pub(crate) fn is_open(stream: &Stream) -> bool {
 }
 
 /// A listener of a peer that knows only bytes.
-pub(crate) struct Listener(Receiver<Stream>);
+pub(crate) struct Listener {
+    accepted: Receiver<Stream>,
+    /// Ends the thread that accepts, and waits for it.
+    end: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+}
 
 impl Listener {
     /// Listens there.
     pub(crate) fn bind(path: &Path) -> Self {
         let (sender, accepted) = channel();
+        let (end, mut ended) = oneshot::channel();
         let path = path.to_owned();
         let (tell, told) = channel();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let options = BindOptions::default();
                 let listener = broker_transport::listener::Listener::bind(&path, &options).unwrap();
                 tell.send(()).unwrap();
-                while let Ok(accepted) = listener.accept().await {
+                loop {
+                    let accepted = tokio::select! {
+                        accepted = listener.accept() => accepted.unwrap(),
+                        _ = &mut ended => break,
+                    };
                     if sender.send(accepted.stream.into_blocking().unwrap()).is_err() {
                         break;
                     }
@@ -76,17 +88,17 @@ impl Listener {
             });
         });
         told.recv_timeout(PATIENCE).unwrap();
-        Self(accepted)
+        Self { accepted, end: Mutex::new(Some((end, thread))) }
     }
 
     /// The next connection, however long that takes, and however long its peer is silent.
     pub(crate) fn next(&self) -> Stream {
-        self.0.recv().unwrap()
+        self.accepted.recv().unwrap()
     }
 
     /// The next connection.
     pub(crate) fn accept(&self) -> Stream {
-        let stream = self.0.recv_timeout(PATIENCE).unwrap();
+        let stream = self.accepted.recv_timeout(PATIENCE).unwrap();
         patient(&stream);
         stream
     }
@@ -101,9 +113,16 @@ impl Listener {
         }
     }
 
+    /// Takes its name away.
+    pub(crate) fn close(&self, _path: &Path) {
+        let (end, thread) = self.end.lock().unwrap().take().unwrap();
+        end.send(()).unwrap();
+        thread.join().unwrap();
+    }
+
     /// Whether nobody waits to be accepted at this moment.
     pub(crate) fn is_left_alone(&self) -> bool {
-        self.0.try_recv().is_err()
+        self.accepted.try_recv().is_err()
     }
 }
 
@@ -154,6 +173,11 @@ pub(crate) fn home() -> TempDir {
 pub(crate) fn endpoint(home: &Path, below: &str) -> PathBuf {
     let home = home.file_name().unwrap().to_str().unwrap();
     PathBuf::from(format!("rpb-test-{home}-{}", below.replace('/', "-")))
+}
+
+/// The lock of an endpoint that belongs to a home.
+pub(crate) fn lock(home: &Path, endpoint: &Path) -> PathBuf {
+    home.join(r"local\running-process\run").join(format!("{}.lock", endpoint.display()))
 }
 
 /// A broker's own state below a home.
