@@ -46,8 +46,11 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+/// Puts a file in the place of another one in the same directory, or where there is none.
+pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
 }
 
 fn facts_of(metadata: &Metadata) -> FileFacts {
@@ -64,7 +67,7 @@ fn facts_of(metadata: &Metadata) -> FileFacts {
         modified_ns: i128::from(metadata.mtime()) * NANOS_PER_SECOND + i128::from(metadata.mtime_nsec()),
         inode: metadata.ino(),
         device: metadata.dev(),
-        owner: metadata.uid(),
+        owner: metadata.uid().into(),
         writable_by_others: metadata.mode() & GROUP_OR_OTHER_WRITE != 0,
     }
 }

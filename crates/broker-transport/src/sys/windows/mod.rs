@@ -2,14 +2,19 @@
 //!
 //! Invariant: a type that cannot be made here has no value.
 
+mod acl;
 mod calls;
 pub(crate) mod detach;
 pub(crate) mod files;
 pub(crate) mod identity;
+pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
+pub(crate) mod private_dir;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
+pub(crate) mod program;
+mod security;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;
 pub(crate) mod stream;
@@ -30,31 +35,6 @@ pub(crate) const PASSES_DESCRIPTORS: bool = false;
 
 fn unsupported<T>(operation: &'static str) -> io::Result<T> {
     Err(Unsupported { operation, platform: std::env::consts::OS }.into())
-}
-
-/// Descriptor limits, which Windows does not have in this form.
-pub(crate) mod limits {
-    use std::io;
-    use std::path::Path;
-
-    use super::unsupported;
-    use crate::limits::{DescriptorUsage, InodeUsage};
-
-    pub(crate) fn descriptor_usage() -> io::Result<DescriptorUsage> {
-        unsupported("counting handles")
-    }
-
-    pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
-        unsupported("raising the limit of handles")
-    }
-
-    pub(crate) fn is_descriptor_shortage(_error: &io::Error) -> bool {
-        false
-    }
-
-    pub(crate) fn inode_usage(_path: &Path) -> io::Result<InodeUsage> {
-        unsupported("counting inodes")
-    }
 }
 
 /// Handles that this process was started with.
@@ -80,38 +60,13 @@ pub(crate) mod inherited {
     }
 }
 
-/// Programs by their names.
-pub(crate) mod program {
-    use std::io;
-    use std::path::{Path, PathBuf};
-
-    pub(crate) fn find(program: &Path) -> io::Result<PathBuf> {
-        let is_bare = program.parent().is_none_or(|parent| parent.as_os_str().is_empty());
-        if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) }
-    }
-}
-
-/// Private directories.
-pub(crate) mod private_dir {
-    use std::io;
-    use std::path::Path;
-
-    use super::unsupported;
-    use crate::private_dir::{Missing, PrivateDirError};
-
-    pub(crate) fn walk(path: &Path, missing: Missing) -> Result<(), PrivateDirError> {
-        let operation = match missing {
-            Missing::Create => "make a private directory of",
-            Missing::Refuse => "check the access rights of",
-        };
-        unsupported(operation).map_err(|source| PrivateDirError::Io {
-            operation,
-            path: path.to_path_buf(),
-            source,
-        })
-    }
-
-    pub(crate) fn network_filesystem(_path: &Path) -> io::Result<Option<&'static str>> {
-        unsupported("telling network drives")
+/// Whether this is Wine, which leaves some things out. A test that needs them says so and ends.
+#[cfg(test)]
+pub(crate) fn is_wine() -> bool {
+    use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
+    // SAFETY: the names end with NUL, and the module is part of every process.
+    unsafe {
+        let library = GetModuleHandleW(windows_sys::core::w!("ntdll.dll"));
+        !library.is_null() && GetProcAddress(library, c"wine_get_version".as_ptr().cast()).is_some()
     }
 }
