@@ -6,7 +6,7 @@ use std::path::Path;
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{ErrorCode, EventKind, Frame, LifecycleEvent};
-use broker_tests::{Daemon, Finished, Signal, Wire, World, agreed, exists, has_died, hello, kill, reply_of};
+use broker_tests::{Daemon, Signal, Wire, World, agreed, exists, has_died, hello, kill, reply_of};
 
 fn start_backend(world: &World) -> (String, u32) {
     let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
@@ -276,7 +276,7 @@ fn root_is_refused_unless_it_is_asked_for() {
     let mut command = world.brokerd(&["serve", "--socket", world.socket().to_str().unwrap()]);
     command.env_remove("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED");
     if rustix::process::geteuid().is_root() {
-        let failed = Finished::of(&mut command);
+        let failed = broker_tests::Finished::of(&mut command);
         assert_eq!(failed.code(), 1);
         assert!(failed.stderr.contains("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED=1"), "{}", failed.stderr);
     } else {
@@ -294,7 +294,7 @@ fn a_path_that_fits_no_socket_address_is_a_usage_error() {
     assert_eq!(failed.code(), 2);
     assert!(failed.stderr.contains("107 bytes"), "{}", failed.stderr);
     let mut command = world.brokerd(&["serve", "--socket", world.socket().to_str().unwrap()]);
-    let failed = Finished::of(command.env("XDG_RUNTIME_DIR", world.path(&"x".repeat(60))));
+    let failed = broker_tests::Finished::of(command.env("XDG_RUNTIME_DIR", world.path(&"x".repeat(60))));
     assert_eq!(failed.code(), 2);
     assert!(failed.stderr.contains("XDG_RUNTIME_DIR"), "{}", failed.stderr);
 }

@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 /// On Unix it gets no other descriptor, and has no signal blocked or ignored, whatever holds for the thread
 /// that starts it. A descriptor that was inherited, such as a build's output or its job tokens, would keep its
 /// reader waiting for as long as the process lives; a blocked SIGTERM would keep the process itself. On Windows
-/// it still inherits the handles that are marked as inheritable, which those of the standard library are not.
+/// it still inherits the handles that are marked as inheritable, which those of the standard library are not; this
+/// process's own standard handles lose that mark here. It leaves this process's job, where that lets it.
 ///
 /// The process still has this one for its parent: somebody has to wait for its end. Where SIGCHLD is ignored,
 /// the standard library panics over a program that cannot be executed, so [find](find_program) it first.
@@ -34,7 +35,7 @@ pub fn detached(command: &mut Command) -> &mut Command {
 ///
 /// One with a slash is taken from the current directory. A bare name is looked for in `PATH`, of which only
 /// the absolute directories count: what runs for long is not to depend on where somebody happened to be. On
-/// Windows a bare name is given back as it is, as the system has rules of its own for it.
+/// Windows only `.exe` files are programs, and that ending may be left out.
 ///
 /// # Errors
 /// [`NotFound`](io::ErrorKind::NotFound), or

@@ -52,9 +52,11 @@ pub struct FileFacts {
     pub inode: u64,
     /// Id of the device it lies on.
     pub device: u64,
-    /// The owner's user id; 0 where there is none.
-    pub owner: u32,
-    /// Whether its group or everybody may write to it.
+    /// The owner: a user id, or on Windows the number that [stands](crate::identity::current_user_key) for the
+    /// SID. 0 is the system itself: root, or on Windows `LocalSystem`, the administrators and `TrustedInstaller`.
+    pub owner: u64,
+    /// Whether its group or everybody may write to it; on Windows whether the access list permits anybody but
+    /// the owner's own and the system to.
     pub writable_by_others: bool,
 }
 
@@ -66,7 +68,8 @@ pub fn facts(path: &Path) -> io::Result<FileFacts> {
     sys::facts(path)
 }
 
-/// Opens a file for reading, and the facts about it. A symbolic link as the last component is refused.
+/// Opens a file for reading, and the facts about it. A symbolic link as the last component is refused, and on
+/// Windows a junction.
 ///
 /// Opening never blocks, not even on a FIFO: check [`FileFacts::kind`] before reading.
 ///
@@ -76,8 +79,8 @@ pub fn open_no_follow(path: &Path) -> io::Result<(File, FileFacts)> {
     sys::open_no_follow(path)
 }
 
-/// Opens a file for appending, and the facts about it; creates it with mode 0600 where there is none. A
-/// symbolic link as the last component is refused.
+/// Opens a file for appending, and the facts about it; creates it with mode 0600, or with an access list
+/// for the owner alone, where there is none. A symbolic link as the last component is refused.
 ///
 /// # Errors
 /// It may not be written to, or it is a symbolic link (`ELOOP`).
@@ -97,7 +100,8 @@ pub fn is_quarantined(path: &Path) -> bool {
     sys::is_quarantined(path)
 }
 
-/// Replaces a file's content, mode 0600: temporary file, fsync, rename, fsync of the directory.
+/// Replaces a file's content, mode 0600: temporary file, fsync, rename, fsync of the directory. On Windows it has
+/// an access list for the owner alone, and the file system sees to the directory.
 ///
 /// Who reads meanwhile sees the old content or the new, never a part; so does everybody after a power
 /// failure. On failure the old content stays and the temporary file is removed.
@@ -120,9 +124,9 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     sys::sync(&file)?;
     drop(file);
-    std::fs::rename(&temporary.path, path)?;
+    sys::replace(&temporary.path, path)?;
     temporary.is_renamed = true;
-    sys::sync_dir(dir)
+    Ok(())
 }
 
 /// Removes the temporary file, unless it has become the real one.

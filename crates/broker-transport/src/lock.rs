@@ -1,8 +1,8 @@
 //! One broker per endpoint: a lock file, held for life, decides (behaviour.md, section 6).
 //!
-//! The lock is the kernel's (`flock`), so it ends with its holder however that ends; the content is
-//! only for people and error messages. Invariant: at most one [`InstanceLock`] per path exists on the
-//! machine, because after locking the path is checked to still name the locked file.
+//! The lock is the kernel's (`flock`, or the sharing mode of an open file on Windows), so it ends with its
+//! holder however that ends; the content is only for people and error messages. Invariant: at most one
+//! [`InstanceLock`] per path exists on the machine, because the path is sure to name the locked file.
 
 use std::io;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ impl std::fmt::Display for HolderText {
 pub struct LockEntry {
     /// The holder's process id.
     pub pid: u32,
-    /// When it started, in clock ticks since boot; 0 where that is unknown.
+    /// When it [started](crate::identity::process_start_time); 0 where that is unknown.
     pub start_time: u64,
     /// The endpoint it serves.
     pub endpoint: String,

@@ -3,7 +3,8 @@
 //! Sockets, locks and definitions are only as safe as the directory they lie in. Invariant: after
 //! [`ensure_private_dir`] the directory is a real one (no link), owned by this user, and writable by
 //! nobody else; and below a directory that everybody may write to, such as `/tmp`, every component is.
-//! The walk goes from descriptor to descriptor, so what was checked is what is used further down.
+//! The walk goes from descriptor to descriptor, so what was checked is what is used further down. On Windows the
+//! access lists say it, and the administrators count as the system, which can do everything anyway.
 //!
 //! A directory that is too open is refused, never repaired: whoever opened it may have used it.
 
@@ -43,10 +44,10 @@ pub enum PrivateDirError {
     ForeignOwner {
         /// The directory.
         path: PathBuf,
-        /// Its owner's user id.
-        owner: u32,
-        /// This process's effective user id.
-        expected: u32,
+        /// Its owner's user id, or SID.
+        owner: String,
+        /// This process's effective user id, or SID.
+        expected: String,
     },
     /// Others may write to it.
     #[error("{} has mode {mode:04o}, so others may write to it; {}", path.display(), remedy(path, *mode))]
@@ -67,6 +68,30 @@ pub enum PrivateDirError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Others may write to it, by its access list (Windows).
+    #[error(
+        "{0} has an access list that lets {who} write to it; remove it, or run \
+         `icacls \"{0}\" /inheritance:r /grant:r \"%USERNAME%\":(OI)(CI)F`",
+        path.display()
+    )]
+    OpenToOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Somebody who may.
+        who: String,
+    },
+    /// Others may rename it or what lies in it, by its access list (Windows).
+    #[error(
+        "{} has an access list that lets {who} replace it or what lies in it; choose another place, or have its \
+         owner take that right away",
+        path.display()
+    )]
+    ReplaceableByOthers {
+        /// The directory further up.
+        path: PathBuf,
+        /// Somebody who may.
+        who: String,
     },
     /// Locks and sockets do not work across machines.
     #[error("{} lies on the network file system {filesystem}; choose a local place", path.display())]
@@ -98,7 +123,8 @@ fn remedy(path: &Path, mode: u32) -> String {
     }
 }
 
-/// Makes sure that `path` is a private directory, creating it and missing parents with mode 0700.
+/// Makes sure that `path` is a private directory, creating it and missing parents with mode 0700, or with an
+/// access list for this user alone.
 ///
 /// # Errors
 /// [`PrivateDirError`] names the path that is not as it should be, and what to do.
@@ -129,7 +155,8 @@ pub fn check_private_dir(path: &Path) -> Result<(), PrivateDirError> {
 /// Refuses a path on a file system where locks and sockets do not reach every process that sees them.
 ///
 /// Refused are NFS, SMB/CIFS, AFS, Coda, NCP, 9P (the Windows drives of WSL among it), Ceph, Lustre,
-/// GPFS, GFS2, OCFS2 and PanFS. A FUSE file system does not say whether it is remote and passes. For
+/// GPFS, GFS2, OCFS2 and PanFS, and on Windows every network drive and share. A FUSE file system does not say
+/// whether it is remote and passes. For
 /// a path that does not exist, its nearest existing parent counts.
 ///
 /// # Errors

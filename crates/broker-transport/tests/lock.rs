@@ -1,10 +1,12 @@
 //! The instance lock.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+#[cfg(feature = "tokio")]
+mod common;
 
+use std::fs;
+
+use broker_transport::files::facts;
 use broker_transport::identity::process_start_time;
 use broker_transport::lock::{InstanceLock, LockEntry, LockError};
 
@@ -18,7 +20,7 @@ fn a_second_lock_is_refused_and_names_the_holder_until_the_first_is_gone() {
     let pid = std::process::id();
     let entry = LockEntry { pid, start_time: process_start_time(pid).unwrap(), endpoint: ENDPOINT.into() };
     assert_eq!(LockEntry::parse(&fs::read_to_string(&path).unwrap()), Some(entry));
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!facts(&path).unwrap().writable_by_others);
 
     let error = InstanceLock::acquire(&path, ENDPOINT).unwrap_err();
     assert!(matches!(error, LockError::Held { pid: Some(holder), .. } if holder == pid), "{error}");
@@ -40,30 +42,10 @@ fn a_file_of_a_dead_holder_is_taken_over_whatever_it_says() {
 }
 
 #[test]
-fn a_link_or_a_directory_is_refused_and_its_target_untouched() {
+fn a_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (target, link) = (dir.path().join("target"), dir.path().join("link"));
-    fs::write(&target, "precious").unwrap();
-    symlink(&target, &link).unwrap();
-    for path in [&link, &dir.path().to_path_buf()] {
-        let error = InstanceLock::acquire(path, ENDPOINT).unwrap_err();
-        assert!(matches!(error, LockError::NotAFile { .. }), "{error}");
-    }
-    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-}
-
-#[test]
-fn a_lock_whose_file_was_replaced_does_not_remove_the_new_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let old = InstanceLock::acquire(&path, ENDPOINT).unwrap();
-    fs::remove_file(&path).unwrap();
-    let new = InstanceLock::acquire(&path, ENDPOINT).unwrap();
-    drop(old);
-    assert!(path.exists());
-    assert!(matches!(InstanceLock::acquire(&path, ENDPOINT), Err(LockError::Held { .. })));
-    drop(new);
-    assert!(!path.exists());
+    let error = InstanceLock::acquire(dir.path(), ENDPOINT).unwrap_err();
+    assert!(matches!(error, LockError::NotAFile { .. }), "{error}");
 }
 
 #[test]
@@ -77,4 +59,103 @@ fn a_lock_that_is_handed_on_is_held_all_the_while() {
     assert_eq!(LockEntry::parse(&fs::read_to_string(&path).unwrap()).unwrap().endpoint, "/run/new.sock");
     drop(taken_over);
     assert!(!path.exists());
+}
+
+#[test]
+fn a_handle_that_does_not_carry_the_lock_does_not_take_it_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("lock"), dir.path().join("other"));
+    fs::write(&other, "").unwrap();
+    let held = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+    for place in [&path, &other] {
+        let handle = fs::File::open(place).unwrap().into();
+        assert!(InstanceLock::from_descriptor(handle, &path, "/run/new.sock").is_err(), "{place:?}");
+    }
+    assert_eq!(LockEntry::parse(&fs::read_to_string(&path).unwrap()).unwrap().endpoint, ENDPOINT);
+    drop(held);
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn a_lock_that_another_process_was_given_is_held_until_its_end() {
+    use broker_transport::process::{Inherited, StopSignal};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let descriptor = InstanceLock::acquire(&path, ENDPOINT).unwrap().into_descriptor().unwrap();
+    let mut command = common::helper("sleep");
+    command.inherited.push(Inherited { variable: "LOCK".into(), descriptor });
+    let child = common::spawn(command).await;
+    assert!(matches!(InstanceLock::acquire(&path, ENDPOINT), Err(LockError::Held { .. })));
+    child.signal(StopSignal::Kill).unwrap();
+    child.wait().await.unwrap();
+    InstanceLock::acquire(&path, ENDPOINT).unwrap();
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_lock_file_has_mode_0600() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let _lock = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_link_is_refused_and_its_target_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, "precious").unwrap();
+        symlink(&target, &link).unwrap();
+        let error = InstanceLock::acquire(&link, ENDPOINT).unwrap_err();
+        assert!(matches!(error, LockError::NotAFile { .. }), "{error}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_replaced_does_not_remove_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let old = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+        fs::remove_file(&path).unwrap();
+        let new = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+        drop(old);
+        assert!(path.exists());
+        assert!(matches!(InstanceLock::acquire(&path, ENDPOINT), Err(LockError::Held { .. })));
+        drop(new);
+        assert!(!path.exists());
+    }
+}
+
+#[cfg(windows)]
+mod windows {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_locked_can_neither_be_removed_nor_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+        assert!(fs::remove_file(&path).is_err() && fs::write(&path, "").is_err());
+        assert!(fs::rename(&path, dir.path().join("other")).is_err());
+        drop(lock);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_reader_does_not_keep_a_holder_from_going_nor_the_next_from_coming() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+        let reader = fs::File::open(&path).unwrap();
+        drop(lock);
+        let next = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+        drop(reader);
+        drop(next);
+        assert!(!path.exists());
+    }
 }

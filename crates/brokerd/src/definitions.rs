@@ -148,7 +148,7 @@ fn check_default_binary(definition: &Definition) -> Result<(), DefinitionError> 
 
 /// Whether a file is neither this user's nor the system's own.
 fn is_foreign(facts: &FileFacts) -> bool {
-    facts.owner != identity::effective_uid() && facts.owner != 0
+    facts.owner != identity::current_user_key() && facts.owner != 0
 }
 
 /// Whether somebody else could put another file in the place of one, somewhere from `top` down to it.

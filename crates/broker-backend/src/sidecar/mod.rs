@@ -121,10 +121,10 @@ pub enum SidecarReadError {
     NotPrivate {
         /// The file.
         path: PathBuf,
-        /// Its owner's user id.
-        owner: u32,
-        /// This process's effective user id.
-        expected: u32,
+        /// Its [owner](files::FileFacts::owner).
+        owner: u64,
+        /// This process's [user](identity::current_user_key).
+        expected: u64,
     },
     /// Too long to be one.
     #[error("a sidecar has at most {MAX_SIDECAR} bytes, {} has {actual} or more", path.display())]
@@ -191,7 +191,7 @@ impl IdentitySidecar {
     pub fn read(path: impl AsRef<Path>) -> Result<Option<Self>, SidecarReadError> {
         let path = path.as_ref();
         let Some((file, facts)) = open(path)? else { return Ok(None) };
-        let expected = identity::effective_uid();
+        let expected = identity::current_user_key();
         if facts.owner != expected || facts.writable_by_others {
             let owner = facts.owner;
             return Err(SidecarReadError::NotPrivate { path: path.to_path_buf(), owner, expected });

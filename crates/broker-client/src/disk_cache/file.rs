@@ -13,7 +13,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use broker_transport::files::{self, FileFacts, FileKind};
-use broker_transport::identity::effective_uid;
+use broker_transport::identity::current_user_key;
 
 /// Ending of the temporary file's name.
 const TEMPORARY: &str = "new";
@@ -50,7 +50,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Private, and not only put where one of ours is looked for.
 fn is_ours(facts: &FileFacts, kind: FileKind) -> bool {
-    facts.kind == kind && facts.owner == effective_uid() && !facts.writable_by_others
+    facts.kind == kind && facts.owner == current_user_key() && !facts.writable_by_others
 }
 
 /// The file that is to take an entry's place.

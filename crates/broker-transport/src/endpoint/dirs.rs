@@ -28,8 +28,8 @@ pub fn service_definition_dir_in(
         };
     }
     let base = match platform {
-        Platform::Linux => xdg_or_home(&env, "XDG_CONFIG_HOME", ".config")?,
-        Platform::MacOs => home(&env)?.join("Library/Application Support"),
+        Platform::Linux => xdg_or_home(platform, &env, "XDG_CONFIG_HOME", ".config")?,
+        Platform::MacOs => below(platform, &home(&env)?, &["Library/Application Support"]),
         Platform::Windows => windows_dir(&env, "APPDATA")?,
     };
     Ok(below(platform, &base, &["running-process", "services"]))
@@ -44,8 +44,8 @@ pub fn manifest_dir_in(
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<PathBuf, EndpointError> {
     let base = match platform {
-        Platform::Linux => xdg_or_home(&env, "XDG_DATA_HOME", ".local/share")?,
-        Platform::MacOs => home(&env)?.join("Library/Application Support"),
+        Platform::Linux => xdg_or_home(platform, &env, "XDG_DATA_HOME", ".local/share")?,
+        Platform::MacOs => below(platform, &home(&env)?, &["Library/Application Support"]),
         Platform::Windows => windows_dir(&env, "LOCALAPPDATA")?,
     };
     Ok(below(platform, &base, &["running-process", "manifests"]))
@@ -60,21 +60,22 @@ pub fn state_dir_in(
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<PathBuf, EndpointError> {
     let base = match platform {
-        Platform::Linux => xdg_or_home(&env, "XDG_STATE_HOME", ".local/state")?,
-        Platform::MacOs => home(&env)?.join("Library/Application Support"),
+        Platform::Linux => xdg_or_home(platform, &env, "XDG_STATE_HOME", ".local/state")?,
+        Platform::MacOs => below(platform, &home(&env)?, &["Library/Application Support"]),
         Platform::Windows => windows_dir(&env, "LOCALAPPDATA")?,
     };
     Ok(below(platform, &base, &["running-process", "broker"]))
 }
 
 fn xdg_or_home(
+    platform: Platform,
     env: &impl Fn(&str) -> Option<OsString>,
     variable: &'static str,
     default: &str,
 ) -> Result<PathBuf, EndpointError> {
     match absolute(env(variable).as_ref()) {
         Some(chosen) => Ok(chosen.to_path_buf()),
-        None => Ok(home(env)?.join(default)),
+        None => Ok(below(platform, &home(env)?, &[default])),
     }
 }
 
@@ -180,8 +181,10 @@ mod tests {
 
     #[test]
     fn the_own_variable_wins_and_must_be_absolute() {
-        let chosen = [(SERVICE_DEF_DIR_VARIABLE, "/srv/defs"), ("HOME", "/home/u")];
-        assert_eq!(text(service_definition_dir_in(Platform::Linux, env(&chosen))), "/srv/defs");
+        // In the host's own form.
+        let dir = std::env::temp_dir().into_os_string().into_string().unwrap();
+        let chosen = [(SERVICE_DEF_DIR_VARIABLE, dir.as_str()), ("HOME", "/home/u")];
+        assert_eq!(text(service_definition_dir_in(Platform::Linux, env(&chosen))), dir);
         let relative = service_definition_dir_in(Platform::Linux, env(&[(SERVICE_DEF_DIR_VARIABLE, "defs")]));
         let message = relative.unwrap_err().to_string();
         assert!(message.contains(SERVICE_DEF_DIR_VARIABLE) && message.contains("defs"), "{message}");

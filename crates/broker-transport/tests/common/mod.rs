@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use broker_transport::detach::detached;
 use broker_transport::process::{ChildProcess, SpawnCommand, Spawner};
 
 /// Far beyond what anything here takes: reaching it is a failure, not a matter of speed.
@@ -26,11 +27,18 @@ pub(crate) fn sh(script: &str) -> SpawnCommand {
 
 /// This program once more, to carry out a script: on every platform, in whatever order.
 ///
-/// `say TEXT`, `flood LINES`, `env`, `args`, `exit CODE`, `sleep`, and `start SCRIPT`, which says the pid of
-/// a helper that does all the rest.
+/// `say TEXT`, `flood LINES`, `env`, `args`, `exit CODE`, `sleep`, and `start STEP`, which says the pid of
+/// a helper that does that, and `detach STEP`, which starts one that is detached.
 pub(crate) fn helper(script: &str) -> SpawnCommand {
     let program = std::env::current_exe().unwrap();
     HELPER_ARGS.iter().fold(SpawnCommand::new(program), SpawnCommand::arg).env(SCRIPT, script)
+}
+
+/// The same as a command of the standard library.
+pub(crate) fn helper_command(script: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(HELPER_ARGS).env(SCRIPT, script);
+    command
 }
 
 /// Not a test of its own.
@@ -57,9 +65,12 @@ fn helper_process() {
                 std::thread::park();
             },
             "start" => {
-                let mut command = Command::new(std::env::current_exe().unwrap());
-                let child = command.args(HELPER_ARGS).env(SCRIPT, object).spawn().unwrap();
+                let child = helper_command(object).spawn().unwrap();
                 eprintln!("{}", child.id());
+            }
+            "detach" => {
+                let child = detached(&mut helper_command(object)).spawn().unwrap();
+                println!("\npid {}", child.id());
             }
             _ => panic!("unknown: {step}"),
         }

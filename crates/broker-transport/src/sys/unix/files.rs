@@ -47,16 +47,19 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    os::sync(&File::open(path)?)
-}
-
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     os::sync(file)
 }
 
 pub(crate) fn is_quarantined(path: &Path) -> bool {
     os::is_quarantined(path)
+}
+
+/// Puts a file in the place of another one in the same directory, or where there is none.
+pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    os::sync(&File::open(dir)?)
 }
 
 fn facts_of(metadata: &Metadata) -> FileFacts {
@@ -73,7 +76,7 @@ fn facts_of(metadata: &Metadata) -> FileFacts {
         modified_ns: i128::from(metadata.mtime()) * NANOS_PER_SECOND + i128::from(metadata.mtime_nsec()),
         inode: metadata.ino(),
         device: metadata.dev(),
-        owner: metadata.uid(),
+        owner: metadata.uid().into(),
         writable_by_others: metadata.mode() & GROUP_OR_OTHER_WRITE != 0,
     }
 }

@@ -50,3 +50,25 @@ pub(crate) fn original_limit() -> Option<libc::rlimit> {
         .get()
         .map(|(current, maximum)| libc::rlimit { rlim_cur: to_raw(*current), rlim_max: to_raw(*maximum) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_file_is_counted_and_the_limit_can_be_raised() {
+        let usage = descriptor_usage().unwrap();
+        assert!(usage.open >= 3 && usage.open <= usage.limit);
+        assert!(usage.ratio() > 0.0 && usage.ratio() <= 1.0);
+        let raised = raise_descriptor_limit().unwrap();
+        assert!(raised >= usage.limit);
+        assert_eq!(descriptor_usage().unwrap().limit, raised);
+    }
+
+    #[test]
+    fn inodes_are_counted_where_there_is_a_file_system() {
+        let usage = inode_usage(&std::env::temp_dir()).unwrap();
+        assert!(usage.free <= usage.total);
+        assert_eq!(inode_usage(Path::new("/absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

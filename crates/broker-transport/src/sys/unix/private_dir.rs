@@ -115,7 +115,11 @@ fn what_lies_there(dir: &OwnedFd, name: &std::ffi::OsStr, walked: &Path) -> Priv
 fn check(stat: &Stat, path: &Path) -> Result<(), PrivateDirError> {
     let expected = rustix::process::geteuid().as_raw();
     if stat.st_uid != expected {
-        return Err(PrivateDirError::ForeignOwner { path: path.to_path_buf(), owner: stat.st_uid, expected });
+        return Err(PrivateDirError::ForeignOwner {
+            path: path.to_path_buf(),
+            owner: stat.st_uid.to_string(),
+            expected: expected.to_string(),
+        });
     }
     let mode = permissions(stat);
     if mode & GROUP_OR_OTHERS_WRITE != 0 {

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString, c_void};
 use std::io;
 use std::os::windows::ffi::{OsStrExt, OsStringExt};
 use std::os::windows::io::{FromRawHandle, OwnedHandle};
+use std::path::{Component, Path, Prefix};
 
 use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE, LocalFree};
 use windows_sys::core::BOOL;
@@ -41,6 +42,26 @@ pub(super) fn wide(text: impl AsRef<OsStr>) -> io::Result<Vec<u16>> {
     }
     units.push(0);
     Ok(units)
+}
+
+/// A path as [`wide`]. A long one is given in the form for which no limit of 260 characters holds.
+pub(super) fn wide_path(path: &Path) -> io::Result<Vec<u16>> {
+    /// Below the limit by the room that the system keeps for a short name in a directory.
+    const LONG: usize = 247;
+    let plain = wide(path)?;
+    if plain.len() <= LONG {
+        return Ok(plain);
+    }
+    // That form is taken as it is, so it has to be absolute and tidy already.
+    let absolute = std::path::absolute(path)?;
+    match absolute.components().next() {
+        Some(Component::Prefix(prefix)) if matches!(prefix.kind(), Prefix::Disk(_)) => {
+            let mut verbatim = OsString::from(r"\\?\");
+            verbatim.push(absolute);
+            wide(verbatim)
+        }
+        _ => Ok(plain),
+    }
 }
 
 /// Up to the first NUL, or all of it.

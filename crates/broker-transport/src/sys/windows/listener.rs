@@ -13,7 +13,7 @@ use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
 
 use super::error::is;
 use super::pipe::{self, Instance};
-use super::security::Security;
+use super::security::OwnerOnly;
 use crate::endpoint::{EndpointError, Platform, check_length, pipe_leaf};
 use crate::listener::{BindError, BindOptions};
 use crate::unsupported::Unsupported;
@@ -35,7 +35,7 @@ pub struct BoundSocket {
 pub(super) struct PipeName {
     path: PathBuf,
     wide: Vec<u16>,
-    security: Security,
+    security: OwnerOnly,
 }
 
 impl PipeName {
@@ -63,7 +63,7 @@ impl BoundSocket {
                 return Err(self::failure("listen on", path, source));
             }
         }
-        let security = Security::own().map_err(failure("make a security descriptor for"))?;
+        let security = OwnerOnly::pipe().map_err(failure("make a security descriptor for"))?;
         let leaf = PathBuf::from(pipe_leaf(&path.to_string_lossy()));
         let wide = pipe::wide_name(path).map_err(failure("listen on"))?;
         let name = PipeName { path: leaf, wide, security };

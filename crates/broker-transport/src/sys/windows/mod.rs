@@ -2,6 +2,7 @@
 //!
 //! Invariant: no handle is inherited by a child unless it is named to it.
 
+mod acl;
 #[cfg(feature = "tokio")]
 mod async_listener;
 #[cfg(feature = "tokio")]
@@ -13,6 +14,7 @@ mod error;
 pub(crate) mod files;
 pub(crate) mod identity;
 pub(crate) mod inherited;
+pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
 mod overlapped;
@@ -20,8 +22,10 @@ mod overlapped;
 pub(crate) mod passing;
 mod peer;
 mod pipe;
+pub(crate) mod private_dir;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
+pub(crate) mod program;
 mod security;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;
@@ -45,63 +49,13 @@ fn unsupported<T>(operation: &'static str) -> io::Result<T> {
     Err(Unsupported { operation, platform: std::env::consts::OS }.into())
 }
 
-/// Descriptor limits, which Windows does not have in this form.
-pub(crate) mod limits {
-    use std::io;
-    use std::path::Path;
-
-    use super::unsupported;
-    use crate::limits::{DescriptorUsage, InodeUsage};
-
-    pub(crate) fn descriptor_usage() -> io::Result<DescriptorUsage> {
-        unsupported("counting handles")
-    }
-
-    pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
-        unsupported("raising the limit of handles")
-    }
-
-    pub(crate) fn is_descriptor_shortage(_error: &io::Error) -> bool {
-        false
-    }
-
-    pub(crate) fn inode_usage(_path: &Path) -> io::Result<InodeUsage> {
-        unsupported("counting inodes")
-    }
-}
-
-/// Programs by their names.
-pub(crate) mod program {
-    use std::io;
-    use std::path::{Path, PathBuf};
-
-    pub(crate) fn find(program: &Path) -> io::Result<PathBuf> {
-        let is_bare = program.parent().is_none_or(|parent| parent.as_os_str().is_empty());
-        if is_bare { Ok(program.to_path_buf()) } else { std::path::absolute(program) }
-    }
-}
-
-/// Private directories.
-pub(crate) mod private_dir {
-    use std::io;
-    use std::path::Path;
-
-    use super::unsupported;
-    use crate::private_dir::{Missing, PrivateDirError};
-
-    pub(crate) fn walk(path: &Path, missing: Missing) -> Result<(), PrivateDirError> {
-        let operation = match missing {
-            Missing::Create => "make a private directory of",
-            Missing::Refuse => "check the access rights of",
-        };
-        unsupported(operation).map_err(|source| PrivateDirError::Io {
-            operation,
-            path: path.to_path_buf(),
-            source,
-        })
-    }
-
-    pub(crate) fn network_filesystem(_path: &Path) -> io::Result<Option<&'static str>> {
-        unsupported("telling network drives")
+/// Whether this is Wine, which leaves some things out. A test that needs them says so and ends.
+#[cfg(test)]
+pub(crate) fn is_wine() -> bool {
+    use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
+    // SAFETY: the names end with NUL, and the module is part of every process.
+    unsafe {
+        let library = GetModuleHandleW(windows_sys::core::w!("ntdll.dll"));
+        !library.is_null() && GetProcAddress(library, c"wine_get_version".as_ptr().cast()).is_some()
     }
 }

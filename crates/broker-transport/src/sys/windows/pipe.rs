@@ -30,7 +30,7 @@ use windows_sys::Win32::System::Pipes::{
 
 use super::calls::{done, owned, wide};
 use super::error::{is, of_status};
-use super::security::Security;
+use super::security::OwnerOnly;
 use crate::endpoint::pipe_name;
 
 /// How much the system holds for a reader in each direction, in bytes. What is written beyond that waits
@@ -57,7 +57,7 @@ pub(super) fn wide_name(endpoint: &Path) -> io::Result<Vec<u16>> {
 }
 
 /// Makes an instance of a pipe, which a client may connect to from now on.
-pub(super) fn create(name: &[u16], instance: Instance, security: &Security) -> io::Result<OwnedHandle> {
+pub(super) fn create(name: &[u16], instance: Instance, security: &OwnerOnly) -> io::Result<OwnedHandle> {
     let first = match instance {
         Instance::First => FILE_FLAG_FIRST_PIPE_INSTANCE,
         Instance::Further => 0,
@@ -104,7 +104,7 @@ pub(super) fn pair() -> io::Result<(OwnedHandle, OwnedHandle)> {
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let leaf = format!("rpb-pair-{:032x}", u128::from_ne_bytes(random));
     let name = wide_name(Path::new(&leaf))?;
-    let near = create(&name, Instance::First, &Security::own()?)?;
+    let near = create(&name, Instance::First, &OwnerOnly::pipe()?)?;
     let far = open(&name)?;
     Ok((near, far))
 }

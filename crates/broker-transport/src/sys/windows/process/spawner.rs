@@ -86,3 +86,109 @@ impl Drop for Unclaimed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::windows::io::{AsRawHandle, OwnedHandle};
+    use std::path::Path;
+
+    use windows_sys::Win32::Foundation::{HANDLE, HANDLE_FLAG_INHERIT, SetHandleInformation};
+    use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_PIPE, GetFileType};
+
+    use super::super::super::calls::done;
+    use super::super::stderr_pipe;
+    use super::super::watch::ProcessWatch;
+    use super::*;
+    use crate::process::{ExecFailure, Inherited};
+
+    const NAMED: &str = "BROKER_TRANSPORT_TEST_NAMED";
+    const UNNAMED: &str = "BROKER_TRANSPORT_TEST_UNNAMED";
+
+    fn helper() -> SpawnCommand {
+        let name = "sys::windows::process::spawner::tests::helper_with_two_numbers";
+        ["--exact", name, "--ignored", "--nocapture"]
+            .iter()
+            .fold(SpawnCommand::new(std::env::current_exe().unwrap()), SpawnCommand::arg)
+    }
+
+    /// Whether the number in a variable is that of a pipe here.
+    fn is_pipe(variable: &str) -> bool {
+        let number: usize = std::env::var(variable).unwrap().parse().unwrap();
+        // SAFETY: it only asks; where there is no such handle it says so.
+        unsafe { GetFileType(number as HANDLE) == FILE_TYPE_PIPE }
+    }
+
+    /// Not a test of its own.
+    #[test]
+    #[ignore = "run by a_child_inherits_what_is_named_and_nothing_that_could_be_inherited"]
+    fn helper_with_two_numbers() {
+        match std::env::var(UNNAMED).as_deref() {
+            Err(_) => return,
+            Ok("wait") => loop {
+                std::thread::park();
+            },
+            Ok(_) => {}
+        }
+        std::process::exit(i32::from(is_pipe(NAMED)) + 2 * i32::from(is_pipe(UNNAMED)));
+    }
+
+    fn inheritable_end() -> OwnedHandle {
+        let (_, writer) = stderr_pipe::pair().unwrap();
+        // SAFETY: the handle is open.
+        let marked =
+            unsafe { SetHandleInformation(writer.as_raw_handle(), HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT) };
+        done(marked).unwrap();
+        writer
+    }
+
+    #[tokio::test]
+    async fn a_child_inherits_what_is_named_and_nothing_that_could_be_inherited() {
+        // Many, as a child has handles of its own whose numbers may be the same.
+        let unnamed: Vec<OwnedHandle> = (0..200).map(|_| inheritable_end()).collect();
+        let last = unnamed.last().unwrap().as_raw_handle() as usize;
+        let mut command = helper().env(UNNAMED, last.to_string());
+        let (_reader, descriptor) = stderr_pipe::pair().unwrap();
+        command.inherited.push(Inherited { variable: NAMED.into(), descriptor });
+        let child = Spawner::start().unwrap().spawn(command).await.unwrap();
+        assert_eq!(child.wait().await.unwrap().to_string(), "exit code 1");
+    }
+
+    #[test]
+    fn a_child_whose_starter_has_gone_away_is_ended() {
+        let unclaimed = spawn(helper().env(UNNAMED, "wait")).unwrap();
+        let watch = ProcessWatch::open(unclaimed.0.as_ref().unwrap().pid()).unwrap();
+        assert!(!watch.is_dead().unwrap());
+        drop(unclaimed);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(watch.died()).unwrap();
+    }
+
+    #[test]
+    fn a_batch_file_is_no_program_however_its_name_ends() {
+        for name in ["a.bat", "a.CMD", "a.bat.", "a.cmd .. "] {
+            let Err(error) = spawn(SpawnCommand::new(Path::new(r"C:\").join(name))) else { unreachable!() };
+            let expected = ExecFailure::WrongFormat;
+            assert!(matches!(&error, SpawnError::Exec { failure, .. } if *failure == expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_not_passed() {
+        let mut command = helper();
+        command.listen_fd = Some(inheritable_end());
+        let Err(error) = spawn(command) else { unreachable!() };
+        assert!(error.to_string().contains("spawn.activation = bind"), "{error}");
+        let SpawnError::Setup { source, .. } = error else { unreachable!() };
+        assert_eq!(source.kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn what_is_no_program_has_the_wrong_format() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("garbage.exe");
+        std::fs::write(&path, b"\0\x01garbage").unwrap();
+        let Err(error) = spawn(SpawnCommand::new(path)) else { unreachable!() };
+        let expected = ExecFailure::WrongFormat;
+        assert!(matches!(&error, SpawnError::Exec { failure, .. } if *failure == expected), "{error:?}");
+    }
+}
