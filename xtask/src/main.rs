@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod codegen;
+mod cross;
 mod layering;
 mod workspace;
 
@@ -17,6 +18,7 @@ usage: cargo xtask <task>
 
 tasks:
   ci                  run every check that must hold before a change lands
+  cross [...]         check for Windows, macOS and a newer Linux compiler (--help tells the options)
   layering            check that dependencies between the crates point one way
   bench NAME [...]    measure: hello, start, scale, instructions (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["ci"] => ci::run(),
+        ["cross", options @ ..] => cross::run(options),
         ["layering"] => layering::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
         ["codegen"] => codegen::write(),
