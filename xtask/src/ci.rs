@@ -4,10 +4,29 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::workspace::{TaskResult, root};
-use crate::{bench, codegen, layering};
+use crate::{bench, codegen, cross, layering};
+
+/// What becomes of a check whose tool is not there.
+#[derive(Clone, Copy)]
+pub(crate) enum Absent {
+    IsSkipped,
+    Fails,
+}
+
+impl Absent {
+    fn tell(self, message: &str) -> TaskResult {
+        match self {
+            Self::IsSkipped => {
+                println!("skipped: {message}");
+                Ok(())
+            }
+            Self::Fails => Err(message.into()),
+        }
+    }
+}
 
 /// Runs all checks and stops at the first that fails.
-pub(crate) fn run() -> TaskResult {
+pub(crate) fn run(absent: Absent) -> TaskResult {
     let started = Instant::now();
     cargo("formatting", &["fmt", "--all", "--", "--check"], &[])?;
     step("generated code");
@@ -34,33 +53,41 @@ pub(crate) fn run() -> TaskResult {
     let counting =
         ["clippy", "--package", "brokerd", "--features", "count-allocations", "--", "-D", "warnings"];
     cargo("lints of the broker that counts", &counting, &[])?;
-    deny()?;
+    deny(absent)?;
     tests()?;
     cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;
-    instructions()?;
+    instructions(absent)?;
     cargo("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    other_systems(absent)?;
     println!("\nall checks passed in {} s", started.elapsed().as_secs());
     Ok(())
 }
 
-fn deny() -> TaskResult {
+fn deny(absent: Absent) -> TaskResult {
     if !is_installed("deny") {
         step("dependencies");
-        println!("skipped: cargo-deny is not installed; get it with `cargo install cargo-deny`");
-        return Ok(());
+        return absent.tell("cargo-deny is not installed; get it with `cargo install cargo-deny`");
     }
     cargo("dependencies", &["deny", "check", "bans", "licenses", "sources"], &[])
 }
 
 /// The Hello path must not get longer unnoticed (docs/performance.md).
-fn instructions() -> TaskResult {
+fn instructions(absent: Absent) -> TaskResult {
     step("instructions");
     let mut valgrind = Command::new("valgrind");
     if !valgrind.arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        println!("skipped: valgrind is not installed; get it from your system's packages");
-        return Ok(());
+        return absent.tell("valgrind is not installed; get it from your system's packages");
     }
     bench::run("instructions", &[])
+}
+
+/// Last, because it takes the longest where the standard library is not built yet.
+fn other_systems(absent: Absent) -> TaskResult {
+    step("other systems");
+    match cross::missing() {
+        Some(message) => absent.tell(&message),
+        None => cross::run(&[]),
+    }
 }
 
 fn tests() -> TaskResult {

@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod codegen;
+mod cross;
 mod layering;
 mod workspace;
 
@@ -16,7 +17,8 @@ const USAGE: &str = "\
 usage: cargo xtask <task>
 
 tasks:
-  ci                  run every check that must hold before a change lands
+  ci [--no-skip]      run every check that must hold before a change lands (--no-skip: a missing tool fails)
+  cross [...]         check for Windows, macOS and a newer Linux compiler (--help tells the options)
   layering            check that dependencies between the crates point one way
   bench NAME [...]    measure: hello, start, scale, instructions (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
@@ -26,7 +28,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
-        ["ci"] => ci::run(),
+        ["ci"] => ci::run(ci::Absent::IsSkipped),
+        ["ci", "--no-skip"] => ci::run(ci::Absent::Fails),
+        ["cross", options @ ..] => cross::run(options),
         ["layering"] => layering::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
         ["codegen"] => codegen::write(),
