@@ -145,10 +145,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // SIGTERM first, so that its backends go with it.
-        let _ = sys::signal(self.child.id(), Signal::TERM);
-        let _ = sys::signal(self.child.id(), Signal::TERM);
-        if !has_died(self.child.id()) {
+        // Twice asked first, so that its backends go with it in good order.
+        let is_asked = (0..2).all(|_| sys::signal(self.child.id(), Signal::TERM).is_ok());
+        if !is_asked || !has_died(self.child.id()) {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();

@@ -130,7 +130,7 @@ fn remedy(path: &Path, mode: u32) -> String {
 /// [`PrivateDirError`] names the path that is not as it should be, and what to do.
 ///
 /// ```
-/// # #[cfg(target_os = "linux")] {
+/// # #[cfg(any(target_os = "linux", windows))] {
 /// use broker_transport::private_dir::{check_private_dir, ensure_private_dir};
 ///
 /// let place = tempfile::tempdir()?;

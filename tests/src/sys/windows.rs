@@ -9,8 +9,8 @@ use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::null_mut;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use broker_transport::stream::BlockingStream;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use windows_sys::Win32::Foundation::WAIT_TIMEOUT;
-use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
+use windows_sys::Win32::System::Console::{AllocConsole, CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::{
     CREATE_NEW_PROCESS_GROUP, OpenProcess, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE, TerminateProcess,
@@ -198,8 +198,14 @@ pub(crate) fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
     environment
 }
 
-/// Sets a command up so that it can be asked to end.
+/// Sets a command up so that it can be asked to end: console events reach only who shares this process's
+/// console, which a test runner may not have given it.
 pub(crate) fn spawned(command: &mut Command) -> &mut Command {
+    static CONSOLE: Once = Once::new();
+    // SAFETY: a plain call; where there is a console already it changes nothing.
+    CONSOLE.call_once(|| unsafe {
+        AllocConsole();
+    });
     command.creation_flags(CREATE_NEW_PROCESS_GROUP)
 }
 

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::EndpointError;
-use super::places::{Platform, absolute, starts_at_root};
+use super::places::{Platform, absolute, below, starts_at_root};
 
 /// Names the directory of service definitions, before any default.
 pub const SERVICE_DEF_DIR_VARIABLE: &str = "RUNNING_PROCESS_SERVICE_DEF_DIR";
@@ -95,22 +95,6 @@ fn windows_dir(
         Some(value) => Ok(PathBuf::from(value)),
         None => Err(EndpointError::Unset { variable }),
     }
-}
-
-/// `base` with further components, separated as the platform does it (not as the host does).
-pub(super) fn below(platform: Platform, base: &Path, components: &[&str]) -> PathBuf {
-    let separator = match platform {
-        Platform::Linux | Platform::MacOs => "/",
-        Platform::Windows => r"\",
-    };
-    let mut path = base.as_os_str().to_owned();
-    for component in components {
-        if !path.as_encoded_bytes().ends_with(separator.as_bytes()) {
-            path.push(separator);
-        }
-        path.push(component);
-    }
-    PathBuf::from(path)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::EndpointError;
-use super::dirs::below;
 use super::names::{hex, leading_hash};
 
 /// A family of operating systems with rules of its own.
@@ -74,7 +73,7 @@ pub fn runtime_dir(platform: Platform, places: &RuntimePlaces) -> Result<PathBuf
     let uid = places.uid;
     match platform {
         Platform::Linux => Ok(match absolute(places.xdg_runtime_dir.as_ref()) {
-            Some(runtime) => runtime.join("running-process/broker"),
+            Some(runtime) => below(platform, runtime, &["running-process/broker"]),
             None => PathBuf::from(format!("/tmp/running-process-{uid}/broker")),
         }),
         Platform::MacOs => match &places.tmpdir {
@@ -82,7 +81,7 @@ pub fn runtime_dir(platform: Platform, places: &RuntimePlaces) -> Result<PathBuf
             Some(tmpdir) if !starts_at_root(tmpdir) => {
                 Err(EndpointError::NotAbsolute { variable: "TMPDIR", value: tmpdir.clone() })
             }
-            Some(tmpdir) => Ok(Path::new(tmpdir).join(format!(".rp-{uid}"))),
+            Some(tmpdir) => Ok(below(platform, Path::new(tmpdir), &[&format!(".rp-{uid}")])),
             None => Err(EndpointError::Unset { variable: "TMPDIR" }),
         },
         Platform::Windows => {
@@ -170,12 +169,31 @@ fn file_name_of_pipe(name: &str) -> String {
 /// ```
 pub fn socket_path(platform: Platform, leaf: &str, places: &RuntimePlaces) -> Result<PathBuf, EndpointError> {
     let path = match platform {
-        Platform::Linux => runtime_dir(platform, places)?.join(format!("{leaf}.sock")),
-        Platform::MacOs => runtime_dir(platform, places)?.join(format!("{}.sock", hex(&leading_hash(leaf)))),
+        Platform::Linux => below(platform, &runtime_dir(platform, places)?, &[&format!("{leaf}.sock")]),
+        Platform::MacOs => {
+            let name = format!("{}.sock", hex(&leading_hash(leaf)));
+            below(platform, &runtime_dir(platform, places)?, &[&name])
+        }
         Platform::Windows => PathBuf::from(pipe_leaf(leaf)),
     };
     check_length(platform, &path)?;
     Ok(path)
+}
+
+/// `base` with further components, separated as the platform does it (not as the host does).
+pub(super) fn below(platform: Platform, base: &Path, components: &[&str]) -> PathBuf {
+    let separator = match platform {
+        Platform::Linux | Platform::MacOs => "/",
+        Platform::Windows => r"\",
+    };
+    let mut path = base.as_os_str().to_owned();
+    for component in components {
+        if !path.as_encoded_bytes().ends_with(separator.as_bytes()) {
+            path.push(separator);
+        }
+        path.push(component);
+    }
+    PathBuf::from(path)
 }
 
 /// Checks that an endpoint from elsewhere fits the platform's address.

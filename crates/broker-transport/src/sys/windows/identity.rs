@@ -138,8 +138,8 @@ pub(crate) fn process_start_time(pid: u32) -> Result<u64, IdentityError> {
 }
 
 pub(crate) fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {
-    // SAFETY: the handle is open, and the buffer has the room that its number says.
     let name = |process: BorrowedHandle<'_>| {
+        // SAFETY: the handle is open, and the buffer has the room that its number says.
         filled(|buffer, length| unsafe {
             QueryFullProcessImageNameW(process.as_raw_handle(), 0, buffer, length)
         })

@@ -50,3 +50,60 @@ impl StopRequests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
+
+    use super::super::calls::done;
+    use super::super::is_wine;
+    use super::*;
+    use crate::process::{Exit, SpawnCommand, Spawner};
+
+    const HELPER: &str = "BROKER_TRANSPORT_TEST_STOPPED";
+
+    /// Exit codes of the helper.
+    const HEARD: i32 = 3;
+    const UNSENT: i32 = 4;
+
+    /// Not a test of its own: everybody in its console gets the event.
+    #[test]
+    #[ignore = "run by a_console_event_is_a_request_and_does_not_end_the_process"]
+    fn helper_that_stops_itself() {
+        if std::env::var_os(HELPER).is_none() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let request = runtime.block_on(async {
+            let mut requests = StopRequests::listen().unwrap();
+            // SAFETY: a plain call.
+            match done(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, 0) }) {
+                Ok(()) => requests.next().await,
+                Err(_) => "nothing was sent",
+            }
+        });
+        std::process::exit(match request {
+            "Ctrl+Break" => HEARD,
+            "nothing was sent" => UNSENT,
+            _ => 0,
+        });
+    }
+
+    #[tokio::test]
+    async fn a_console_event_is_a_request_and_does_not_end_the_process() {
+        let name = "sys::windows::stop_requests::tests::helper_that_stops_itself";
+        // As a child of a broker it has a console of its own.
+        let command = ["--exact", name, "--ignored", "--nocapture"]
+            .iter()
+            .fold(SpawnCommand::new(std::env::current_exe().unwrap()), SpawnCommand::arg)
+            .env(HELPER, "1");
+        let child = Spawner::start().unwrap().spawn(command).await.unwrap();
+        let expected = if is_wine() {
+            println!("not tested: Wine gives a process without a window no console to send events in");
+            UNSENT
+        } else {
+            HEARD
+        };
+        assert_eq!(child.wait().await.unwrap(), Exit::Code(expected), "{}", child.stderr().text());
+    }
+}
