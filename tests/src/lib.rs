@@ -15,7 +15,7 @@ mod world;
 use std::time::Duration;
 
 pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
-pub use process::{Daemon, Finished, exists, has_died, kill};
+pub use process::{Daemon, Finished, exists, goes_without, has_died, kill};
 pub use sys::{Signal, Stream};
 pub use wire::{Wire, agreed, frame_of, hello, is_listening, refused, reply_of};
 pub use world::World;

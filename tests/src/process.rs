@@ -44,6 +44,8 @@ impl Finished {
 /// A broker that runs beside the test. Killed when dropped.
 pub struct Daemon {
     child: Child,
+    /// The command that asks it to end, for a broker.
+    shutdown: Option<Command>,
     lines: Receiver<String>,
     heard: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl Daemon {
 
     /// Starts a process whose standard error is listened to.
     pub fn spawn(command: &mut Command) -> Self {
+        let shutdown = shutdown_of(command);
         let command = sys::spawned(command).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -69,7 +72,7 @@ impl Daemon {
                 }
             }
         });
-        Self { child, lines, heard: Vec::new() }
+        Self { child, shutdown, lines, heard: Vec::new() }
     }
 
     /// Waits for a line with this text.
@@ -120,9 +123,15 @@ impl Daemon {
         }
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        sys::signal(self.child.id(), signal).unwrap();
+    /// Sends it a signal. Where there are none, asks a broker to end over its endpoint, and says so.
+    pub fn signal(&mut self, signal: Signal) {
+        match &mut self.shutdown {
+            Some(shutdown) if goes_without("console events: nobody has a console without a screen") => {
+                let asked = Finished::of(shutdown);
+                assert!(asked.is_success(), "{asked:?}");
+            }
+            Some(_) | None => sys::signal(self.child.id(), signal).unwrap(),
+        }
     }
 
     /// Ends it, and leaves it no time for anything.
@@ -146,12 +155,38 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Twice asked first, so that its backends go with it in good order.
-        let is_asked = (0..2).all(|_| sys::signal(self.child.id(), Signal::TERM).is_ok());
+        let is_asked = !sys::is_wine() && (0..2).all(|_| sys::signal(self.child.id(), Signal::TERM).is_ok());
         if !is_asked || !has_died(self.child.id()) {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();
     }
+}
+
+/// The command that ends the broker which this one starts.
+fn shutdown_of(command: &Command) -> Option<Command> {
+    let arguments: Vec<_> = command.get_args().collect();
+    let (_, options) = arguments.split_first().filter(|(first, _)| **first == "serve")?;
+    let mut shutdown = Command::new(command.get_program());
+    shutdown.env_clear().arg("shutdown");
+    // Where it listens is what these say; a socket outweighs an instance.
+    for place in ["--socket", "--instance"] {
+        if let Some(index) = options.iter().position(|option| *option == place) {
+            shutdown.args(&options[index..=index + 1]);
+            break;
+        }
+    }
+    shutdown.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Some(shutdown)
+}
+
+/// Whether this is Wine; says what is not tested for that reason.
+pub fn goes_without(what: &str) -> bool {
+    let is_wine = sys::is_wine();
+    if is_wine {
+        println!("not tested, as this is Wine: {what}");
+    }
+    is_wine
 }
 
 /// Whether there is such a process, dead and unreaped ones included.

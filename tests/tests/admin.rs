@@ -165,7 +165,9 @@ fn metrics_are_openmetrics_with_the_numbers_that_happened() {
         let line = metrics.lines().find(|line| line.starts_with(&format!("{prefix}{name} ")));
         line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).rsplit_once(' ').unwrap().1.parse().unwrap()
     };
-    assert!(value("fd_usage_ratio") > 0.0 && value("fd_usage_ratio") < 1.0);
+    if !broker_tests::goes_without("how many handles a process has: GetProcessHandleCount tells 0") {
+        assert!(value("fd_usage_ratio") > 0.0 && value("fd_usage_ratio") < 1.0);
+    }
     assert!(value("uptime_seconds") > 0.0);
 }
 

@@ -195,6 +195,9 @@ fn a_backend_that_leaves_at_any_step_costs_its_client_no_more_than_the_handoff()
             offer.broker.write(&answer[..answer.len() / 2]);
         },
     ];
+    // On Windows the handle is in the backend's table before it is told of it, and stays there until its process
+    // ends: here, that of the test. So what shows is who leaves once it has taken the handle.
+    let steps = if cfg!(windows) { &steps[2..] } else { &steps[..] };
     for step in steps {
         let (mut client, _) = scene.client();
         step(&scene.backend);

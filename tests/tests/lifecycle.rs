@@ -75,7 +75,9 @@ fn a_draining_broker_refuses_new_hellos_is_not_ready_and_a_second_signal_ends_it
     let mut broker = world.serve(&["--drain-ms", "3600000"]);
     let (_, pid) = start_backend(&world);
     broker.signal(Signal::TERM);
-    broker.wait_for_line("draining");
+    if !broker_tests::goes_without("what a console event is answered with in the log") {
+        broker.wait_for_line("draining");
+    }
     let refusal = loop {
         // The signal was heard; the drain itself begins a moment later.
         match world.connect().say(&hello("cache", "1.0.0")) {
@@ -90,6 +92,9 @@ fn a_draining_broker_refuses_new_hellos_is_not_ready_and_a_second_signal_ends_it
     assert_eq!((ready.code(), &ready.stdout[..]), (1, "not ready\n"));
     let healthy = world.run(&["healthz", "--socket", socket.to_str().unwrap()]);
     assert_eq!((healthy.code(), &healthy.stdout[..]), (0, "ok\n"));
+    if broker_tests::goes_without("a second console event") {
+        return;
+    }
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait(), Some(1));
     assert!(!socket.exists());

@@ -67,7 +67,7 @@ fn a_backend_that_runs_already_is_used_while_its_control_connection_is_open() {
     assert_eq!(status["backends"][0]["pid"], backend.pid());
     assert_eq!(status["backends"][0]["state"], "running");
 
-    backend.signal(Signal::KILL);
+    backend.kill();
     wait_for(&world, |reply| matches!(reply, hello_reply::Result::Refused(_)));
     // Its successor, at another endpoint.
     let (_successor, endpoint) = run(&world, "own/c.sock", "1.2.3");

@@ -6,8 +6,8 @@ mod unix;
 pub(crate) use self::unix::finish;
 #[cfg(unix)]
 pub(crate) use self::unix::{
-    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, lock, open_connections,
-    passed_as, patient, receive_carried, signal, spawned, state_dir,
+    Listener, connect, endpoint, environment, exists, has_died, home, is_open, is_wine, kill, lock,
+    open_connections, passed_as, patient, receive_carried, signal, spawned, state_dir,
 };
 #[cfg(unix)]
 pub use self::unix::{Signal, Stream};
@@ -16,8 +16,8 @@ pub use self::unix::{Signal, Stream};
 mod windows;
 #[cfg(windows)]
 pub(crate) use self::windows::{
-    Listener, connect, endpoint, environment, exists, has_died, home, is_open, kill, lock, open_connections,
-    passed_as, patient, receive_carried, signal, spawned, state_dir,
+    Listener, connect, endpoint, environment, exists, has_died, home, is_open, is_wine, kill, lock,
+    open_connections, passed_as, patient, receive_carried, signal, spawned, state_dir,
 };
 #[cfg(windows)]
 pub use self::windows::{Signal, Stream};

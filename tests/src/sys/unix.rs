@@ -164,6 +164,10 @@ pub(crate) fn signal(number: u32, signal: Signal) -> io::Result<()> {
     Ok(kill_process(pid(number), signal)?)
 }
 
+pub(crate) const fn is_wine() -> bool {
+    false
+}
+
 pub(crate) fn kill(number: u32) -> io::Result<()> {
     signal(number, Signal::KILL)
 }

@@ -9,8 +9,8 @@ use std::os::windows::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr::null_mut;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -19,11 +19,13 @@ use broker_transport::stream::BlockingStream;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use windows_sys::Win32::Foundation::WAIT_TIMEOUT;
-use windows_sys::Win32::System::Console::{AllocConsole, CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
+use windows_sys::Win32::System::Console::{
+    AttachConsole, CTRL_BREAK_EVENT, FreeConsole, GenerateConsoleCtrlEvent, SetConsoleCtrlHandler,
+};
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::{
-    CREATE_NEW_PROCESS_GROUP, OpenProcess, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE, TerminateProcess,
-    WaitForSingleObject,
+    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, OpenProcess, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE,
+    TerminateProcess, WaitForSingleObject,
 };
 
 use crate::PATIENCE;
@@ -198,15 +200,9 @@ pub(crate) fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
     environment
 }
 
-/// Sets a command up so that it can be asked to end: console events reach only who shares this process's
-/// console, which a test runner may not have given it.
+/// Sets a command up so that it can be asked to end: with a hidden console of its own.
 pub(crate) fn spawned(command: &mut Command) -> &mut Command {
-    static CONSOLE: Once = Once::new();
-    // SAFETY: a plain call; where there is a console already it changes nothing.
-    CONSOLE.call_once(|| unsafe {
-        AllocConsole();
-    });
-    command.creation_flags(CREATE_NEW_PROCESS_GROUP)
+    command.creation_flags(CREATE_NEW_PROCESS_GROUP | CREATE_NO_WINDOW)
 }
 
 /// Not counted: a process's handles are also those of its threads, its events and its runtime, which come
@@ -215,9 +211,29 @@ pub(crate) const fn open_connections(_number: u32) -> usize {
     0
 }
 
+/// Keeps a test from being ended by what it sends.
+unsafe extern "system" fn is_for_others(_event: u32) -> i32 {
+    1
+}
+
+/// Console events reach only who shares the sender's console, so this process goes to the other's for a moment.
 pub(crate) fn signal(number: u32, _signal: Signal) -> io::Result<()> {
-    // SAFETY: a plain call.
-    done(unsafe { GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, number) })
+    static AWAY: Mutex<()> = Mutex::new(());
+    let _alone = AWAY.lock();
+    // SAFETY: plain calls, and a handler that touches nothing. Output goes to pipes, which stay as they are.
+    unsafe {
+        done(SetConsoleCtrlHandler(Some(is_for_others), 1))?;
+        FreeConsole();
+        done(AttachConsole(number))?;
+        let sent = done(GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, number));
+        FreeConsole();
+        sent
+    }
+}
+
+/// Whether this is Wine, which leaves some things out.
+pub(crate) fn is_wine() -> bool {
+    Path::new(r"C:\windows\system32\winecfg.exe").exists()
 }
 
 pub(crate) fn kill(number: u32) -> io::Result<()> {
