@@ -6,7 +6,7 @@ use std::path::Path;
 use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{ErrorCode, EventKind, Frame, LifecycleEvent};
-use broker_tests::{Daemon, Signal, Wire, World, agreed, exists, has_died, hello, kill, reply_of};
+use broker_tests::{Daemon, Signal, Wire, World, agreed, exists, has_died, hello, kill, refused, reply_of};
 
 fn start_backend(world: &World) -> (String, u32) {
     let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
@@ -71,21 +71,23 @@ fn sigterm_drains_takes_the_backends_along_and_leaves_nothing_behind() {
 #[test]
 fn a_draining_broker_refuses_new_hellos_is_not_ready_and_a_second_signal_ends_it_at_once() {
     let world = World::new();
-    world.define("cache", &["--label", "spawn.args=--ignore-term"]);
+    world.define("cache", &["--label", "spawn.args=--hang", "--label", "spawn.timeout_ms=3600000"]);
     let mut broker = world.serve(&["--drain-ms", "3600000"]);
-    let (_, pid) = start_backend(&world);
+    // A Hello that is under way keeps the drain from ending.
+    let mut waiting = world.connect();
+    waiting.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
+    broker.wait_for_line("SPAWN_ATTEMPT");
     broker.signal(Signal::TERM);
     if !broker_tests::goes_without("what a console event is answered with in the log") {
         broker.wait_for_line("draining");
     }
     let refusal = loop {
         // The signal was heard; the drain itself begins a moment later.
-        match world.connect().say(&hello("cache", "1.0.0")) {
-            broker_protocol::wire::hello_reply::Result::Refused(refusal) => break refusal,
-            broker_protocol::wire::hello_reply::Result::Negotiated(_) => {}
+        match refused(world.connect().say(&hello("unknown", "1.0.0"))) {
+            refusal if refusal.code() == ErrorCode::ErrorShuttingDown => break refusal,
+            refusal => assert_eq!(refusal.code(), ErrorCode::ErrorServiceUnknown),
         }
     };
-    assert_eq!(refusal.code(), ErrorCode::ErrorShuttingDown);
     assert!(refusal.retry_after_ms > 1_000);
     let socket = world.socket();
     let ready = world.run(&["readyz", "--socket", socket.to_str().unwrap()]);
@@ -98,7 +100,6 @@ fn a_draining_broker_refuses_new_hellos_is_not_ready_and_a_second_signal_ends_it
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait(), Some(1));
     assert!(!socket.exists());
-    kill(pid);
 }
 
 #[test]
@@ -327,7 +328,7 @@ fn foreign_users_are_dropped_unread() {
     });
     assert_eq!(answer.join().unwrap(), b"");
     broker.wait_for_line("SECURITY_VIOLATION");
-    broker_tests::refused(world.connect().say(&hello("cache", "1.0.0")));
+    refused(world.connect().say(&hello("cache", "1.0.0")));
 }
 
 #[cfg(windows)]

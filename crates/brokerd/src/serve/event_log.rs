@@ -126,8 +126,9 @@ impl LogFile {
             }
             Err(error) => Err(error),
         };
-        log.file.unlock()?;
-        self.open = outcome.is_ok().then_some(log);
+        // A lock that cannot be given back goes with the file, and the event is written all the same.
+        let is_unlocked = log.file.unlock().is_ok();
+        self.open = (outcome.is_ok() && is_unlocked).then_some(log);
         outcome
     }
 

@@ -62,10 +62,11 @@ pub(crate) fn open_no_follow(path: &Path) -> io::Result<(File, FileFacts)> {
     unless_link(opening.open(path)?)
 }
 
-/// Without the right to write anywhere but at the end, which makes every write go there, whoever else writes.
+/// Without the right to write anywhere but at the end, which makes every write go there, whoever else writes. With
+/// that to read, without which it could not be locked (LockFileEx).
 pub(crate) fn open_append(path: &Path) -> io::Result<(File, FileFacts)> {
     let opening = Opening {
-        access: FILE_APPEND_DATA | FILE_READ_ATTRIBUTES | READ_CONTROL | SYNCHRONIZE,
+        access: FILE_APPEND_DATA | GENERIC_READ,
         share: SHARE_ALL,
         disposition: OPEN_ALWAYS,
         flags: FILE_ATTRIBUTE_NORMAL | FILE_FLAG_OPEN_REPARSE_POINT,
