@@ -98,6 +98,22 @@ async fn many_clients_at_once_are_all_accepted() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_gone_again_is_passed_over() {
+    let path = name("gone");
+    let listener = Listener::bind(&path, &BindOptions::default()).unwrap();
+    for _ in 0..3 {
+        let client = Stream::connect(&path).await.unwrap();
+        client.send_all(b"and gone").await.unwrap();
+    }
+    assert!(listener.try_accept().unwrap().is_none());
+    let client = Stream::connect(&path).await.unwrap();
+    let accepted = listener.accept().await.unwrap();
+    assert_eq!(accepted.peer.unwrap().pid.unwrap().get(), std::process::id());
+    client.send_all(b"still here").await.unwrap();
+    assert_eq!(accepted.stream.read_some(&mut [0; 16]).await.unwrap(), 10);
+}
+
+#[tokio::test]
 async fn a_failed_connect_says_why() {
     let absent = Stream::connect(name("absent")).await.unwrap_err();
     assert_eq!(absent.kind, ConnectErrorKind::NotFound);

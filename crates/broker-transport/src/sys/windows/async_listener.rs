@@ -114,18 +114,26 @@ impl Instances {
         Ok(())
     }
 
-    /// The next one that has a client, replaced by another.
-    fn take(&mut self, name: &PipeName) -> io::Result<Option<OwnedHandle>> {
+    /// The next client, whose instance is replaced by another. One that has gone again is passed over: who it
+    /// was cannot be told any more, and nobody is there to be answered.
+    fn take(&mut self, name: &PipeName) -> io::Result<Option<Accepted>> {
         self.fill(name)?;
+        while let Some(pipe) = self.take_pipe()? {
+            // One that cannot be replaced now is replaced by the next call, which tells why not.
+            let _ = self.fill(name);
+            let peer = peer::credentials(pipe.as_handle(), End::Server);
+            if !matches!(&peer, Err(error) if error.kind() == io::ErrorKind::NotConnected) {
+                return Ok(Some(Accepted { stream: Stream::new(pipe, End::Server), peer }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_pipe(&mut self) -> io::Result<Option<OwnedHandle>> {
         for index in 0..self.waiting.len() {
             match self.waiting[index].is_taken() {
                 Ok(false) => {}
-                Ok(true) => {
-                    let taken = self.waiting.remove(index);
-                    // One that cannot be replaced now is replaced by the next call, which tells why not.
-                    let _ = self.fill(name);
-                    return taken.into_pipe().map(Some);
-                }
+                Ok(true) => return self.waiting.remove(index).into_pipe().map(Some),
                 Err(error) => {
                     self.waiting.remove(index);
                     return Err(error);
@@ -216,8 +224,7 @@ impl Listener {
     /// # Errors
     /// [`AcceptError`]; the listener stays usable.
     pub fn try_accept(&self) -> Result<Option<Accepted>, AcceptError> {
-        let taken = self.instances().take(&self.bound.name);
-        Ok(taken.map_err(classify)?.map(admit))
+        self.instances().take(&self.bound.name).map_err(classify)
     }
 
     fn poll_take(&self, context: &Context<'_>) -> Poll<Result<Accepted, AcceptError>> {
@@ -225,7 +232,7 @@ impl Listener {
         // Before the look, so that no news falls between the two.
         instances.wakers.add(context);
         match instances.take(&self.bound.name) {
-            Ok(Some(pipe)) => Poll::Ready(Ok(admit(pipe))),
+            Ok(Some(accepted)) => Poll::Ready(Ok(accepted)),
             Ok(None) => Poll::Pending,
             Err(error) => Poll::Ready(Err(classify(error))),
         }
@@ -234,11 +241,6 @@ impl Listener {
     fn instances(&self) -> MutexGuard<'_, Instances> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn admit(pipe: OwnedHandle) -> Accepted {
-    let peer = peer::credentials(pipe.as_handle(), End::Server);
-    Accepted { stream: Stream::new(pipe, End::Server), peer }
 }
 
 fn classify(error: io::Error) -> AcceptError {
