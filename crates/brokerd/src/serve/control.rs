@@ -268,12 +268,14 @@ pub(super) async fn serve_registered(
     id: u64,
     announcement: &Announcement,
 ) {
-    let recipient = match Recipient::peer_of(&stream) {
-        Ok(recipient) => recipient,
-        Err(error) => return tracing::warn!(%error, "a backend that announced itself is gone already"),
-    };
-    let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
-        Ok(slot) => {
+    let known = Recipient::peer_of(&stream)
+        .map_err(|error| format!("no connection can be passed to its process: {error}"))
+        .and_then(|recipient| {
+            let slot = shell.call(|broker, now| broker.announced(now, peer, announcement));
+            slot.map(|slot| (slot, recipient)).map_err(|why| why.to_string())
+        });
+    let end = match known {
+        Ok((slot, recipient)) => {
             let control = Control::new(shell, slot, stream, recipient);
             let announced = Capabilities::from_bits_retain(announcement.capabilities);
             let mut incoming = Incoming::new(&control);
@@ -281,11 +283,11 @@ pub(super) async fn serve_registered(
             end.to_string()
         }
         Err(why) => {
-            let refusal = Admittance { admitted: false, reason: why.to_string() };
+            let refusal = Admittance { admitted: false, reason: why.clone() };
             if let Ok(refusal) = frame_bytes(&ControlMessage::Admittance(refusal).to_frame(id)) {
                 connection::write(&stream, &refusal).await;
             }
-            why.to_string()
+            why
         }
     };
     let (service, version) = (&announcement.service_name, &announcement.service_version);
