@@ -126,7 +126,7 @@ pub enum ClaimError {
 /// `told_on` is the connection that the message came on.
 ///
 /// # Errors
-/// [`ClaimError`]; a handle that is not taken stays open where it is.
+/// [`ClaimError`]; a connection that is not taken is closed. What is none of the sender's stays as it is.
 pub fn claim(
     carried: Option<OwnedDescriptor>,
     handle_value: u64,

@@ -98,7 +98,7 @@ impl DefinitionDir {
         }
         if facts.writable_by_others || is_foreign(&facts) {
             let cause = format!(
-                "{} belongs to another user, or others may write to it; check it, then chmod go-w and chown it",
+                "{} belongs to another user, or others may write to it; check it, then take that right away and make it yours",
                 path.display()
             );
             return Err(DefinitionError::Untrusted { cause });

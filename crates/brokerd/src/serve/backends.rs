@@ -151,20 +151,13 @@ async fn bring_up(
         SpawnFailure::new(SpawnStage::Exec, error.to_string())
     })?;
     let child = process.adopt(child);
-    let recipient = match Recipient::child(&child) {
-        Ok(recipient) => recipient,
-        Err(error) => {
-            let failure =
-                SpawnFailure::new(SpawnStage::Exec, format!("it cannot be passed anything: {error}"));
-            return Err(bury(&child, failure).await);
-        }
-    };
     let started = control::Started {
         service: order.definition.service().clone(),
         version: order.version.clone(),
         endpoint: endpoint.clone(),
     };
-    let serve = control::serve_started(Rc::clone(shell), order.slot, (control, recipient), started);
+    let serve =
+        control::serve_started(Rc::clone(shell), order.slot, (control, Recipient::child(&child)), started);
     *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve));
     match order.definition.settings().activation {
         Activation::Bind => {}

@@ -45,8 +45,8 @@ pub(super) struct Control {
     key: ControlKey,
     slot: BackendSlot,
     stream: Stream,
-    /// Whom connections are passed to.
-    recipient: Recipient,
+    /// Whom connections are passed to, or why they cannot be: its clients dial then.
+    recipient: io::Result<Recipient>,
     /// It is to end, once what has come on it is read.
     ending: Notify,
     /// What has not left yet.
@@ -83,7 +83,7 @@ pub(super) enum ControlEnd {
 }
 
 impl Control {
-    fn new(shell: &Shell, slot: BackendSlot, stream: Stream, recipient: Recipient) -> Rc<Self> {
+    fn new(shell: &Shell, slot: BackendSlot, stream: Stream, recipient: io::Result<Recipient>) -> Rc<Self> {
         Rc::new(Self {
             key: shell.next_control(),
             slot,
@@ -116,7 +116,10 @@ impl Control {
     /// # Errors
     /// The backend's process does not take it.
     pub(super) fn prepare(&self, descriptor: BorrowedDescriptor<'_>) -> io::Result<Passage> {
-        self.recipient.prepare(descriptor)
+        match &self.recipient {
+            Ok(recipient) => recipient.prepare(descriptor),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     /// Sends an offer with its connection, at once.
@@ -245,7 +248,7 @@ impl Started {
 pub(super) async fn serve_started(
     shell: Rc<Shell>,
     slot: BackendSlot,
-    (stream, recipient): (Stream, Recipient),
+    (stream, recipient): (Stream, io::Result<Recipient>),
     started: Started,
 ) {
     let control = Control::new(&shell, slot, stream, recipient);
@@ -268,14 +271,9 @@ pub(super) async fn serve_registered(
     id: u64,
     announcement: &Announcement,
 ) {
-    let known = Recipient::peer_of(&stream)
-        .map_err(|error| format!("no connection can be passed to its process: {error}"))
-        .and_then(|recipient| {
-            let slot = shell.call(|broker, now| broker.announced(now, peer, announcement));
-            slot.map(|slot| (slot, recipient)).map_err(|why| why.to_string())
-        });
-    let end = match known {
-        Ok((slot, recipient)) => {
+    let recipient = Recipient::peer_of(&stream);
+    let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
+        Ok(slot) => {
             let control = Control::new(shell, slot, stream, recipient);
             let announced = Capabilities::from_bits_retain(announcement.capabilities);
             let mut incoming = Incoming::new(&control);
@@ -283,11 +281,11 @@ pub(super) async fn serve_registered(
             end.to_string()
         }
         Err(why) => {
-            let refusal = Admittance { admitted: false, reason: why.clone() };
+            let refusal = Admittance { admitted: false, reason: why.to_string() };
             if let Ok(refusal) = frame_bytes(&ControlMessage::Admittance(refusal).to_frame(id)) {
                 connection::write(&stream, &refusal).await;
             }
-            why
+            why.to_string()
         }
     };
     let (service, version) = (&announcement.service_name, &announcement.service_version);

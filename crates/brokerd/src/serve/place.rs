@@ -55,7 +55,7 @@ impl Place {
         }
         endpoint::new_backend_endpoint().map_err(|error| {
             Failure::usage(error)
-                .next("backends listen there: set XDG_RUNTIME_DIR to a shorter directory, or unset it")
+                .next("backends listen there: set XDG_RUNTIME_DIR (on macOS TMPDIR) to a shorter directory, or unset it")
         })?;
         let lock = InstanceLock::acquire(&lock_path, &path.to_string_lossy());
         let lock = lock.map_err(|error| match error {

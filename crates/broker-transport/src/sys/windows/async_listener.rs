@@ -16,7 +16,7 @@ use windows_sys::Win32::Foundation::{ERROR_NO_DATA, ERROR_PIPE_CONNECTED};
 use super::error::is;
 use super::limits::is_descriptor_shortage;
 use super::listener::{BoundSocket, PipeName};
-use super::overlapped::{Call, Overlapped};
+use super::overlapped::{Call, Overlapped, is_cancelled};
 use super::peer;
 use super::pipe::{End, Instance};
 use super::stream::Stream;
@@ -25,7 +25,7 @@ use crate::listener::{AcceptError, BindError, BindOptions};
 use crate::peer::PeerCredentials;
 
 /// Most instances that wait for clients at once. Clients that find none try again.
-const MAX_WAITING: usize = 16;
+const MAX_WAITING: usize = 64;
 
 /// A connection that was just accepted.
 #[derive(Debug)]
@@ -61,8 +61,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn begin(pipe: OwnedHandle, wakers: &Arc<Wakers>) -> io::Result<Self> {
-        let pipe = Arc::new(pipe);
+    fn begin(pipe: Arc<OwnedHandle>, wakers: &Arc<Wakers>) -> io::Result<Self> {
         let watch = EventWatch::new(Arc::clone(wakers))?;
         let mut call = Overlapped::new(Arc::clone(&pipe))?;
         // SAFETY: the call has no bytes.
@@ -79,12 +78,17 @@ impl Waiting {
     }
 
     /// Whether a client is there, or was.
-    fn is_taken(&mut self) -> io::Result<bool> {
+    fn is_taken(&mut self, wakers: &Arc<Wakers>) -> io::Result<bool> {
         if !self.is_connected {
             match self.call.outcome() {
                 Ok(None) => return Ok(false),
                 Ok(Some(_)) => {}
                 Err(error) if is_client(&error) => {}
+                // The thread that began it has ended.
+                Err(error) if is_cancelled(&error) => {
+                    *self = Self::begin(Arc::clone(&self.pipe), wakers)?;
+                    return Ok(self.is_connected);
+                }
                 Err(error) => return Err(error),
             }
             self.is_connected = true;
@@ -109,7 +113,7 @@ impl Instances {
     fn fill(&mut self, name: &PipeName) -> io::Result<()> {
         while self.waiting.len() < self.wanted {
             let pipe = name.instance(Instance::Further)?;
-            self.waiting.push(Waiting::begin(pipe, &self.wakers)?);
+            self.waiting.push(Waiting::begin(Arc::new(pipe), &self.wakers)?);
         }
         Ok(())
     }
@@ -131,7 +135,7 @@ impl Instances {
 
     fn take_pipe(&mut self) -> io::Result<Option<OwnedHandle>> {
         for index in 0..self.waiting.len() {
-            match self.waiting[index].is_taken() {
+            match self.waiting[index].is_taken(&self.wakers) {
                 Ok(false) => {}
                 Ok(true) => return self.waiting.remove(index).into_pipe().map(Some),
                 Err(error) => {
@@ -167,7 +171,7 @@ impl Listener {
         let mut instances = Instances { waiting: Vec::new(), wanted, wakers: Arc::default() };
         // Handed on, as it would stay open with a handle of it here.
         if let Some(first) = bound.first.take() {
-            instances.waiting.push(Waiting::begin(first, &instances.wakers)?);
+            instances.waiting.push(Waiting::begin(Arc::new(first), &instances.wakers)?);
         }
         instances.fill(&bound.name)?;
         Ok(Self { bound, instances: Mutex::new(instances) })

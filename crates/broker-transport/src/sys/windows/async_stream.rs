@@ -22,7 +22,9 @@ use tokio::time::{Instant, sleep};
 use super::overlapped::{Call, Overlapped};
 use super::peer;
 use super::pipe::{self, End, Look};
-use super::stream::{BlockingStream, carries_no_handles, connect, no_bytes, peek_now, read_now};
+use super::stream::{
+    BUSY_LIMIT, BlockingStream, carries_no_handles, connect, no_bytes, nobody_listens, peek_now, read_now,
+};
 use super::wake::{EventWatch, Wakers};
 use super::writing::Writing;
 use crate::fd_passing::{FdPassError, Received};
@@ -30,8 +32,6 @@ use crate::peer::PeerCredentials;
 use crate::stream::{BlockingMode, ConnectError, ConnectErrorKind};
 use crate::unsupported::Unsupported;
 
-/// How long [`Stream::connect`] waits for an instance that is free.
-const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// First and longest pause between two attempts, or between two looks at bytes that nobody takes.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 
@@ -46,50 +46,40 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 pub struct Stream {
     pipe: Arc<OwnedHandle>,
     end: End,
-    /// Made when it is first waited for.
+    /// While somebody waits, or has waited, for bytes that have not come.
     reading: Mutex<Option<Reading>>,
     writing: Mutex<Writing>,
 }
 
-/// The read of nothing.
+/// A read of nothing that is under way.
 #[derive(Debug)]
 struct Reading {
     /// Before the call, whose event it watches.
     watch: EventWatch,
     call: Overlapped,
-    is_pending: bool,
 }
 
 impl Reading {
-    fn new(pipe: &Arc<OwnedHandle>) -> io::Result<Self> {
+    /// Begins one; nothing where it has ended at once.
+    fn begin(pipe: &Arc<OwnedHandle>) -> io::Result<Option<Self>> {
         let watch = EventWatch::new(Arc::new(Wakers::default()))?;
-        Ok(Self { watch, call: Overlapped::new(Arc::clone(pipe))?, is_pending: false })
+        let mut call = Overlapped::new(Arc::clone(pipe))?;
+        // SAFETY: it has no bytes.
+        match unsafe { call.start(Call::Read(no_bytes())) } {
+            Ok(None) => {
+                watch.watch(call.event());
+                Ok(Some(Self { watch, call }))
+            }
+            // A read tells what is wrong.
+            Ok(Some(_)) | Err(_) => Ok(None),
+        }
     }
+}
 
-    /// Ready when a read would tell something: bytes, the end, or what is wrong.
-    fn poll(&mut self, pipe: &OwnedHandle, context: &Context<'_>) -> Poll<io::Result<()>> {
-        if !self.is_pending {
-            if !matches!(pipe::peek(pipe.as_handle(), &mut []), Ok(Look::Nothing)) {
-                return Poll::Ready(Ok(()));
-            }
-            // SAFETY: it has no bytes.
-            match unsafe { self.call.start(Call::Read(no_bytes())) } {
-                Ok(None) => self.is_pending = true,
-                Ok(Some(_)) | Err(_) => return Poll::Ready(Ok(())),
-            }
-            self.watch.wakers().add(context);
-            self.watch.watch(self.call.event());
-            return Poll::Pending;
-        }
-        // Before the look, so that no news falls between the two.
-        self.watch.wakers().add(context);
-        match self.call.outcome() {
-            Ok(None) => Poll::Pending,
-            Ok(Some(_)) | Err(_) => {
-                self.is_pending = false;
-                Poll::Ready(Ok(()))
-            }
-        }
+impl Drop for Reading {
+    /// Who waits for it looks for himself: its news may not come any more.
+    fn drop(&mut self) {
+        self.watch.wakers().wake_all();
     }
 }
 
@@ -97,7 +87,7 @@ impl Stream {
     /// Connects. Where no instance of the pipe is free, tries again for up to 2 s.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`ConnectError`]; `Refused` after that.
     pub async fn connect(endpoint: impl AsRef<Path>) -> Result<Self, ConnectError> {
         let endpoint = endpoint.as_ref();
         let give_up = Instant::now() + BUSY_LIMIT;
@@ -109,6 +99,7 @@ impl Stream {
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                 }
+                Err(error) if error.kind == ConnectErrorKind::Busy => return Err(nobody_listens(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -126,9 +117,9 @@ impl Stream {
     /// A stream over a connected pipe.
     ///
     /// # Errors
-    /// It is no pipe.
+    /// It is no pipe, or one that was opened for calls which wait: everything here would wait with them.
     pub fn from_owned_fd(descriptor: OwnedHandle) -> io::Result<Self> {
-        let end = pipe::end(descriptor.as_handle())?;
+        let end = pipe::end_of_foreign(descriptor.as_handle())?;
         Ok(Self::new(descriptor, end))
     }
 
@@ -359,12 +350,23 @@ impl Stream {
         }
     }
 
+    /// Ready when a read would tell something: bytes, the end, or what is wrong.
     fn poll_readable(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         let mut reading = self.reading();
-        match &mut *reading {
-            Some(reading) => reading.poll(&self.pipe, context),
-            None => reading.insert(Reading::new(&self.pipe)?).poll(&self.pipe, context),
+        if reading.is_none() {
+            if !matches!(pipe::peek(self.pipe.as_handle(), &mut []), Ok(Look::Nothing)) {
+                return Poll::Ready(Ok(()));
+            }
+            *reading = Reading::begin(&self.pipe)?;
         }
+        let Some(under_way) = &mut *reading else { return Poll::Ready(Ok(())) };
+        // Before the look, so that no news falls between the two.
+        under_way.watch.wakers().add(context);
+        if matches!(under_way.call.outcome(), Ok(None)) {
+            return Poll::Pending;
+        }
+        *reading = None;
+        Poll::Ready(Ok(()))
     }
 
     fn reading(&self) -> MutexGuard<'_, Option<Reading>> {

@@ -1,19 +1,21 @@
 //! Listening on a named pipe.
 //!
 //! A pipe has no queue of its own: each client takes an instance that somebody has made before. Invariants:
-//! who makes the first instance of a name is the only one to make any, because the first-instance flag fails
-//! for a name that is taken, and the descriptor lets in nobody but the owner; and there is an instance for as
-//! long as the endpoint is listened on.
+//! nobody but the owner of a name's first instance makes another one, as its access list says, and a name that is
+//! another user's is not listened on; of one user's processes the caller's instance lock lets one listen; and
+//! there is an instance for as long as the endpoint is listened on.
 
 use std::io;
-use std::os::windows::io::OwnedHandle;
+use std::os::windows::io::{AsHandle, OwnedHandle};
 use std::path::{Path, PathBuf};
 
 use windows_sys::Win32::Foundation::{ERROR_ACCESS_DENIED, ERROR_PIPE_BUSY};
+use windows_sys::Win32::System::Pipes::WaitNamedPipeW;
 
 use super::error::is;
+use super::identity::own_sid;
 use super::pipe::{self, Instance};
-use super::security::OwnerOnly;
+use super::security::{OwnerOnly, owner};
 use crate::endpoint::{EndpointError, Platform, check_length, pipe_leaf};
 use crate::listener::{BindError, BindOptions};
 use crate::unsupported::Unsupported;
@@ -42,6 +44,24 @@ impl PipeName {
     pub(super) fn instance(&self, instance: Instance) -> io::Result<OwnedHandle> {
         pipe::create(&self.wide, instance, &self.security)
     }
+
+    /// Whether an instance waits for a client.
+    fn is_listened_on(&self) -> bool {
+        // SAFETY: the name ends with a NUL and outlives the call. It waits for a millisecond at most.
+        unsafe { WaitNamedPipeW(self.wide.as_ptr(), 1) != 0 }
+    }
+
+    /// An instance beside others that nobody listens with. A connection that was passed on is one of them, and
+    /// outlives the broker that made it. Who may make one beside them is decided by the first one's access list,
+    /// and whose that was, the pipe tells.
+    fn instance_beside_connections(&self) -> io::Result<OwnedHandle> {
+        let instance = self.instance(Instance::Further)?;
+        if owner(instance.as_handle())? == own_sid()? {
+            Ok(instance)
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
 }
 
 impl BoundSocket {
@@ -67,13 +87,16 @@ impl BoundSocket {
         let leaf = PathBuf::from(pipe_leaf(&path.to_string_lossy()));
         let wide = pipe::wide_name(path).map_err(failure("listen on"))?;
         let name = PipeName { path: leaf, wide, security };
-        let first = name.instance(Instance::First).map_err(|source| {
-            if is(&source, ERROR_ACCESS_DENIED) || is(&source, ERROR_PIPE_BUSY) {
-                BindError::InUse { path: path.to_path_buf() }
-            } else {
-                self::failure("listen on", path, source)
+        let in_use = || BindError::InUse { path: path.to_path_buf() };
+        if name.is_listened_on() {
+            return Err(in_use());
+        }
+        let first = match name.instance(Instance::First) {
+            Err(error) if is(&error, ERROR_ACCESS_DENIED) || is(&error, ERROR_PIPE_BUSY) => {
+                name.instance_beside_connections().map_err(|_| in_use())?
             }
-        })?;
+            made => made.map_err(failure("listen on"))?,
+        };
         Ok(Self { name, first: Some(first), backlog: options.backlog })
     }
 

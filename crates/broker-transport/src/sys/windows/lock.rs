@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::windows::io::{AsHandle, AsRawHandle, OwnedHandle};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use windows_sys::Win32::Foundation::{ERROR_SHARING_VIOLATION, GENERIC_READ, GENERIC_WRITE};
 use windows_sys::Win32::Storage::FileSystem::{
@@ -26,6 +27,10 @@ use super::files::{facts, facts_of, open_no_follow};
 use super::security::Opening;
 use crate::files::FileKind;
 use crate::lock::{LockEntry, LockError};
+
+/// How often the file is opened before it counts as held, beside the last time, and the pause between.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Longest entry that is read: two numbers and a pipe's name fit with room to spare.
 const MAX_ENTRY: u64 = 1024;
@@ -134,6 +139,20 @@ fn inform<T>(file: &File, class: FILE_INFO_BY_HANDLE_CLASS, information: &T) -> 
     })
 }
 
+/// Tries again where somebody merely reads the file at this moment, without letting others write: who indexes or
+/// backs up does.
+fn patiently(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    for _ in 0..ATTEMPTS {
+        match open() {
+            Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION.cast_signed()) => {
+                std::thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+    open()
+}
+
 /// Opens the file as a holder does.
 fn open(path: &Path) -> Result<File, LockError> {
     let opening = Opening {
@@ -143,7 +162,7 @@ fn open(path: &Path) -> Result<File, LockError> {
         flags: FILE_ATTRIBUTE_NORMAL | FILE_FLAG_OPEN_REPARSE_POINT,
     };
     let not_a_file = |found| LockError::NotAFile { path: path.to_path_buf(), found };
-    let file = match opening.open_private(path) {
+    let file = match patiently(|| opening.open_private(path)) {
         Ok(file) => file,
         Err(error) if error.raw_os_error() == Some(ERROR_SHARING_VIOLATION.cast_signed()) => {
             return Err(LockError::Held { path: path.to_path_buf(), pid: holder(path) });

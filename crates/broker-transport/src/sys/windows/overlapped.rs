@@ -17,7 +17,7 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::IO::{CancelIoEx, GetOverlappedResult, OVERLAPPED};
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
-use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, ResetEvent, WaitForSingleObject};
+use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, WaitForSingleObject};
 
 use super::calls::{done, owned};
 use super::error::is;
@@ -33,13 +33,15 @@ pub(super) enum Call {
     Write(*const [u8]),
 }
 
-/// One call at a time on one file.
+/// One call on one file. The next one has a value and an event of its own: the system may still be about to set
+/// this one's event when its outcome is known already.
 #[derive(Debug)]
 pub(super) struct Overlapped {
     file: Arc<OwnedHandle>,
-    /// From `Box::into_raw`.
+    /// From `Box::leak`.
     state: NonNull<OVERLAPPED>,
     event: OwnedHandle,
+    is_begun: bool,
     is_pending: bool,
 }
 
@@ -53,7 +55,7 @@ impl Overlapped {
         // SAFETY: no attributes, no name; it stays set until it is reset.
         let event = unsafe { owned(CreateEventW(null(), 1, 0, null())) }?;
         let state = NonNull::from(Box::leak(Box::<OVERLAPPED>::default()));
-        Ok(Self { file, state, event, is_pending: false })
+        Ok(Self { file, state, event, is_begun: false, is_pending: false })
     }
 
     pub(super) const fn event(&self) -> &OwnedHandle {
@@ -67,16 +69,18 @@ impl Overlapped {
     /// it came to, or this value is dropped.
     ///
     /// # Panics
-    /// While another call is pending.
+    /// The second time.
     pub(super) unsafe fn start(&mut self, call: Call) -> io::Result<Option<usize>> {
-        assert!(!self.is_pending, "one call at a time");
-        // SAFETY: the event is open.
-        done(unsafe { ResetEvent(self.event.as_raw_handle()) })?;
+        assert!(!self.is_begun, "one call in its life");
+        self.is_begun = true;
         let (file, state) = (self.file.as_raw_handle(), self.state.as_ptr());
+        // The lowest bit keeps the outcome from a completion port (GetQueuedCompletionStatus). Whoever was passed
+        // a handle of this pipe may have bound all of them to one, where this value would be taken for its own.
+        let event = self.event.as_raw_handle().map_addr(|address| address | 1);
         // SAFETY: no call is pending, so the value is this one's alone. It lives until this one is dropped,
         // which ends the call first; the caller vouches for the bytes, whose lengths are cut to what fits.
         let is_done = unsafe {
-            *state = OVERLAPPED { hEvent: self.event.as_raw_handle(), ..OVERLAPPED::default() };
+            *state = OVERLAPPED { hEvent: event, ..OVERLAPPED::default() };
             match call {
                 Call::Connect => ConnectNamedPipe(file, state),
                 Call::Read(bytes) => ReadFile(file, bytes.cast(), count(bytes.len()), null_mut(), state),
@@ -132,12 +136,19 @@ impl Overlapped {
         match outcome {
             Ok(count) => Ok(Some(count)),
             // SAFETY: the call has ended, so the value is this one's alone.
-            Err(error) if is(&error, ERROR_OPERATION_ABORTED) => match unsafe { self.state.as_ref() } {
+            Err(error) if is_cancelled(&error) => match unsafe { self.state.as_ref() } {
                 OVERLAPPED { InternalHigh: 0, .. } => Ok(None),
                 OVERLAPPED { InternalHigh: count, .. } => Ok(Some(*count)),
             },
             Err(error) => Err(error),
         }
+    }
+
+    /// How much was done by a call that has failed.
+    pub(super) fn done_before_failure(&self) -> usize {
+        debug_assert!(!self.is_pending);
+        // SAFETY: the call has ended, so the value is this one's alone.
+        unsafe { self.state.as_ref() }.InternalHigh
     }
 
     fn ask(&mut self, wait: i32) -> io::Result<usize> {
@@ -156,6 +167,11 @@ impl Drop for Overlapped {
         // SAFETY: from `Box::leak`, and no call uses it any more.
         drop(unsafe { Box::from_raw(self.state.as_ptr()) });
     }
+}
+
+/// Whether a call was given up: here, or because the thread that began it has ended.
+pub(super) fn is_cancelled(error: &io::Error) -> bool {
+    is(error, ERROR_OPERATION_ABORTED)
 }
 
 fn count(bytes: usize) -> u32 {

@@ -128,9 +128,6 @@ pub(crate) fn claim(
     handle_value: u64,
     told_on: &Stream,
 ) -> Result<OwnedHandle, ClaimError> {
-    if !told_on.peer()?.user.is_self() {
-        return Err(ClaimError::Foreign);
-    }
     let sender = peer::pid(told_on.as_handle(), told_on.end())?;
     let refused = |found| ClaimError::NotTheirs { value: handle_value, found };
     let value = usize::try_from(handle_value).map_err(|_| refused("a value too large for a handle"))?;
@@ -149,7 +146,9 @@ pub(crate) fn claim(
         return Err(refused("a pipe of another process"));
     }
     // SAFETY: it is an end of a connection that the sender has accepted, so nothing that this process made
-    // for itself, and the sender says that it was put here for whoever is told. The sender runs as this
-    // user: it could as well close every handle of this process.
-    Ok(unsafe { OwnedHandle::from_raw_handle(raw) })
+    // for itself, and the sender says that it was put here for whoever is told. Who can put handles into this
+    // process could as well close every one of them.
+    let claimed = unsafe { OwnedHandle::from_raw_handle(raw) };
+    // From here on it is closed where it is not taken, so that its connection is the sender's alone again.
+    if told_on.peer()?.user.is_self() { Ok(claimed) } else { Err(ClaimError::Foreign) }
 }

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 
 use windows_sys::Wdk::Storage::FileSystem::{
-    FILE_PIPE_CLOSING_STATE, FILE_PIPE_LOCAL_INFORMATION, FilePipeLocalInformation, NtQueryInformationFile,
+    FILE_PIPE_CLOSING_STATE, FILE_PIPE_LOCAL_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT,
+    FILE_SYNCHRONOUS_IO_NONALERT, FileModeInformation, FilePipeLocalInformation, NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_PIPE_NOT_CONNECTED, GENERIC_READ, GENERIC_WRITE,
@@ -117,6 +118,30 @@ pub(super) fn end(pipe: BorrowedHandle<'_>) -> io::Result<End> {
         unsafe { GetNamedPipeInfo(pipe.as_raw_handle(), &raw mut flags, null_mut(), null_mut(), null_mut()) };
     done(outcome)?;
     Ok(if flags & PIPE_SERVER_END == 0 { End::Client } else { End::Server })
+}
+
+/// [`end`] of a pipe that somebody else has opened.
+pub(super) fn end_of_foreign(pipe: BorrowedHandle<'_>) -> io::Result<End> {
+    let end = end(pipe)?;
+    let mut status = IO_STATUS_BLOCK::default();
+    let mut mode = 0_u32;
+    // SAFETY: both results have room; the length is that of the second.
+    let outcome = unsafe {
+        NtQueryInformationFile(
+            pipe.as_raw_handle(),
+            &raw mut status,
+            (&raw mut mode).cast(),
+            size_of::<u32>() as u32,
+            FileModeInformation,
+        )
+    };
+    // A system that does not tell is taken to have opened it as everybody does.
+    let waits = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
+    if outcome >= 0 && mode & waits != 0 {
+        let what = "a pipe that was not opened for overlapped calls";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    Ok(end)
 }
 
 /// The process that opened an end of a pipe.

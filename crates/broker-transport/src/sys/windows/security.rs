@@ -13,6 +13,7 @@ use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::ERROR_SUCCESS;
 use windows_sys::Win32::Security::Authorization::{
     ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1, SE_FILE_OBJECT,
+    SE_KERNEL_OBJECT,
 };
 use windows_sys::Win32::Security::{
     ACCESS_ALLOWED_ACE, ACE_HEADER, ACL, DACL_SECURITY_INFORMATION, GetAce, OWNER_SECURITY_INFORMATION, PSID,
@@ -59,6 +60,33 @@ pub(super) fn access(file: BorrowedHandle<'_>) -> io::Result<Access> {
         let entries = if list.is_null() { None } else { Some(entries(list)?) };
         Ok(Access { owner: sid_text(owner)?, entries })
     }
+}
+
+/// The owner of a pipe; the handle permits to read it.
+pub(super) fn owner(pipe: BorrowedHandle<'_>) -> io::Result<String> {
+    let (mut owner, mut descriptor): (PSID, *mut c_void) = (null_mut(), null_mut());
+    // SAFETY: the handle is open, and the pointers asked for are written to.
+    let status = unsafe {
+        GetSecurityInfo(
+            pipe.as_raw_handle(),
+            SE_KERNEL_OBJECT,
+            OWNER_SECURITY_INFORMATION,
+            &raw mut owner,
+            null_mut(),
+            null_mut(),
+            null_mut(),
+            &raw mut descriptor,
+        )
+    };
+    if status != ERROR_SUCCESS {
+        return Err(io::Error::from_raw_os_error(status.cast_signed()));
+    }
+    let _freed = Local(descriptor);
+    if owner.is_null() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a pipe without an owner"));
+    }
+    // SAFETY: it points into the descriptor, which is freed at the end of this function.
+    unsafe { sid_text(owner) }
 }
 
 /// # Safety

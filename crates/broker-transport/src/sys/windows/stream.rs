@@ -30,6 +30,9 @@ use crate::unsupported::Unsupported;
 #[cfg(feature = "tokio")]
 pub use super::async_stream::Stream;
 
+/// How long a connect waits for an instance that is free.
+pub(super) const BUSY_LIMIT: Duration = Duration::from_secs(2);
+
 /// The most that one write carries, in bytes: as much as the system holds for the reader.
 pub(super) const WRITE_STEP: usize = 64 * 1024;
 
@@ -145,22 +148,23 @@ struct Timeouts {
 }
 
 impl BlockingStream {
-    /// Connects; `timeout` bounds the wait for an instance that is free.
+    /// Connects; `timeout` bounds the wait for an instance that is free, and 2 s do in any case.
     ///
     /// # Errors
-    /// [`ConnectError`]; `Busy` when the time is up.
+    /// [`ConnectError`]; `Busy` when the time is up, `Refused` after 2 s.
     pub fn connect(endpoint: impl AsRef<Path>, timeout: Option<Duration>) -> Result<Self, ConnectError> {
         let endpoint = endpoint.as_ref();
-        let give_up = timeout.map(|timeout| Instant::now() + timeout);
+        let limit = timeout.map_or(BUSY_LIMIT, |timeout| timeout.min(BUSY_LIMIT));
+        let give_up = Instant::now() + limit;
         loop {
             let error = match connect(endpoint) {
                 Ok(pipe) => return Ok(Self::new(pipe, End::Client)),
                 Err(error) if error.kind != ConnectErrorKind::Busy => return Err(error),
                 Err(error) => error,
             };
-            let left = give_up.map(|give_up| give_up.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(error);
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(if limit < BUSY_LIMIT { error } else { nobody_listens(error) });
             }
             wait_for_instance(endpoint, left)
                 .map_err(|source| ConnectError::new(endpoint, ConnectErrorKind::Other, source))?;
@@ -179,9 +183,9 @@ impl BlockingStream {
     /// A stream over a connected pipe.
     ///
     /// # Errors
-    /// It is no pipe.
+    /// It is no pipe, or one that was opened for calls which wait: everything here would wait with them.
     pub fn from_owned_fd(descriptor: OwnedHandle) -> io::Result<Self> {
-        let end = pipe::end(descriptor.as_handle())?;
+        let end = pipe::end_of_foreign(descriptor.as_handle())?;
         Ok(Self::new(descriptor, end))
     }
 
@@ -277,11 +281,16 @@ impl BlockingStream {
     }
 }
 
+/// A name without a free instance for so long is one that only connections of a process which has ended are left
+/// of: who listens makes new ones.
+pub(super) fn nobody_listens(busy: ConnectError) -> ConnectError {
+    ConnectError { kind: ConnectErrorKind::Refused, ..busy }
+}
+
 /// Waits until an instance is free, or the time is up.
-fn wait_for_instance(endpoint: &Path, limit: Option<Duration>) -> io::Result<()> {
-    // 0 is the server's own limit, and the largest value is for ever.
-    let limit =
-        limit.map_or(u32::MAX, |limit| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX - 1).max(1));
+fn wait_for_instance(endpoint: &Path, limit: Duration) -> io::Result<()> {
+    // 0 would be the server's own limit, and the largest value for ever.
+    let limit = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX - 1).max(1);
     let name = pipe::wide_name(endpoint)?;
     // SAFETY: the name ends with a NUL and outlives the call.
     match done(unsafe { WaitNamedPipeW(name.as_ptr(), limit) }) {

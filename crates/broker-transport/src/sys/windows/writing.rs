@@ -1,7 +1,7 @@
 //! The write of an async stream that is under way.
 //!
 //! There is one at a time. Invariant: its bytes go out in full although its stream is dropped, unless the
-//! peer does not read them within [`LINGER`].
+//! peer does not read them within [`LINGER`], or the thread that dropped it ends before.
 
 use std::ffi::c_void;
 use std::io;
@@ -16,7 +16,7 @@ use windows_sys::Win32::System::Threading::{
     CloseThreadpoolWait, CreateThreadpoolWait, PTP_CALLBACK_INSTANCE, PTP_WAIT, SetThreadpoolWait,
 };
 
-use super::overlapped::{Call, Overlapped};
+use super::overlapped::{Call, Overlapped, is_cancelled};
 use super::stream::WRITE_STEP;
 use super::wake::{EventWatch, Wakers};
 
@@ -34,7 +34,7 @@ pub(super) struct Writing {
 #[derive(Debug)]
 struct Current {
     /// Before the call, whose event it watches.
-    _watch: EventWatch,
+    watch: EventWatch,
     carried: Carried,
 }
 
@@ -76,10 +76,18 @@ impl Writing {
 
     fn settle(&mut self) -> io::Result<()> {
         let Some(current) = &mut self.current else { return Ok(()) };
-        let outcome = match current.carried.call.outcome() {
+        let carried = &mut current.carried;
+        let outcome = match carried.call.outcome() {
             Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
-            Ok(Some(count)) if count < current.carried.bytes.len() => Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) if count < carried.bytes.len() => Err(io::ErrorKind::WriteZero.into()),
             Ok(Some(_)) => Ok(()),
+            // Nobody here gives one up that is to go on: its thread has ended. Another one writes the rest.
+            Err(error) if is_cancelled(&error) => {
+                let rest = carried.bytes[carried.call.done_before_failure()..].to_vec();
+                self.current = None;
+                self.begin(&rest)?;
+                return self.settle();
+            }
             Err(error) => Err(error),
         };
         self.current = None;
@@ -91,15 +99,16 @@ impl Writing {
             return Ok(0);
         }
         let bytes = Box::from(&bytes[..bytes.len().min(WRITE_STEP)]);
+        // All that can fail comes before the first byte leaves.
+        let watch = EventWatch::new(Arc::clone(&self.wakers))?;
         let mut carried = Carried { call: Overlapped::new(Arc::clone(&self.pipe))?, bytes };
         // SAFETY: the bytes lie on the heap, nobody changes them, and they go after the call.
         if let Some(count) = unsafe { carried.call.start(Call::Write(&raw const *carried.bytes)) }? {
             return Ok(count);
         }
         let count = carried.bytes.len();
-        let watch = EventWatch::new(Arc::clone(&self.wakers))?;
         watch.watch(carried.call.event());
-        self.current = Some(Current { _watch: watch, carried });
+        self.current = Some(Current { watch, carried });
         Ok(count)
     }
 }
@@ -108,8 +117,10 @@ impl Drop for Writing {
     fn drop(&mut self) {
         if let Err(error) = self.settle()
             && error.kind() == io::ErrorKind::WouldBlock
-            && let Some(Current { carried, .. }) = self.current.take()
+            && let Some(Current { watch, carried }) = self.current.take()
         {
+            // Before its event, which the other wait takes over.
+            drop(watch);
             carried.linger();
         }
     }

@@ -25,6 +25,7 @@ use windows_sys::Win32::System::Pipes::{
 use windows_sys::Win32::System::Threading::{CreateEventW, INFINITE, SetEvent, WaitForMultipleObjects};
 
 use super::super::calls::{done, owned, wide};
+use super::super::security::OwnerOnly;
 use crate::process::StderrRing;
 
 /// How much the pipe holds.
@@ -38,12 +39,13 @@ const CHUNKS_AT_THE_END: usize = 64;
 
 /// Both ends of a new pipe: one that is read with overlapped calls, and one that is written to.
 ///
-/// An anonymous pipe has no overlapped calls, so it has a name, which nobody can guess or take first.
+/// An anonymous pipe has no overlapped calls, so it has a name, which nobody can guess, and no other user can open.
 pub(super) fn pair() -> io::Result<(OwnedHandle, OwnedHandle)> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let path = format!(r"\\.\pipe\broker-stderr-{:032x}", u128::from_ne_bytes(random));
-    let name = wide(&path)?;
+    let (name, owner_only) = (wide(&path)?, OwnerOnly::pipe()?);
+    let attributes = owner_only.attributes();
     // SAFETY: the name ends with NUL; the handle is new and not inherited.
     let reader = unsafe {
         owned(CreateNamedPipeW(
@@ -54,7 +56,7 @@ pub(super) fn pair() -> io::Result<(OwnedHandle, OwnedHandle)> {
             0,
             ROOM,
             0,
-            null(),
+            &raw const attributes,
         ))
     }?;
     // The one instance is taken from now on.

@@ -59,7 +59,14 @@ impl ProcessWatch {
     /// [`WatchError::NoPeer`] for a peer that is gone.
     pub fn of_peer(stream: &Stream) -> Result<Self, WatchError> {
         let access = PROCESS_SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_TERMINATE;
-        match peer::process(stream.as_handle(), stream.end(), access) {
+        let opened = match peer::process(stream.as_handle(), stream.end(), access) {
+            // It can be watched, though not ended.
+            Err(error) if is_denied(&error) => {
+                peer::process(stream.as_handle(), stream.end(), access & !PROCESS_TERMINATE)
+            }
+            opened => opened,
+        };
+        match opened {
             Ok((_, process)) => Self::from_handle(process),
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(WatchError::NoPeer),
             Err(error) if error.raw_os_error() == Some(ESRCH) => Err(WatchError::NoPeer),
