@@ -3,8 +3,9 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "the fixtures are constants")]
 
 pub mod connection;
-#[cfg(unix)]
 pub mod load;
+
+use std::process::ExitCode;
 
 use broker_core::admission::{PeerKey, RateLimit};
 use broker_core::entropy::{BlockEntropy, SeededEntropy};
@@ -64,10 +65,13 @@ fn version() -> Version {
     Version::parse("1.4.2").expect("a version")
 }
 
+/// An executable that need not be there.
+const BINARY: &str = if cfg!(windows) { r"C:\bin\build-cached.exe" } else { "/usr/bin/build-cached" };
+
 fn definition(service: &str) -> Definition {
     let definition = Definition::new(&ServiceDefinition {
         service_name: service.into(),
-        binary_path: "/usr/bin/build-cached".into(),
+        binary_path: BINARY.into(),
         min_version: "1.2.0".into(),
         ..ServiceDefinition::default()
     });
@@ -141,6 +145,12 @@ pub fn answer(handler: &mut Handler, body: &[u8], out: &mut Vec<u8>) {
     out.clear();
     reply.encode(&request.echo, out);
     settle(handler, reply);
+}
+
+/// How a program ends on a system that has not what it measures or measures with.
+pub fn needs(program: &str, system: &str) -> ExitCode {
+    eprintln!("{program}: this load needs {system}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use broker_protocol::{BrokerInstance, PayloadProtocol, Version};
 type Handler = HelloHandler<SeededEntropy>;
 
 const PID: u32 = 4242;
+const BINARY: &str = if cfg!(windows) { r"C:\bin\cached.exe" } else { "/usr/bin/cached" };
 
 fn now() -> Now {
     Now { monotonic: Monotonic::from_nanos(1_000_000_000), unix: UnixMillis::new(1_700_000_000_000) }
@@ -36,7 +37,7 @@ fn peer() -> PeerKey {
 fn definition() -> ServiceDefinition {
     ServiceDefinition {
         service_name: "cache".into(),
-        binary_path: "/usr/bin/cached".into(),
+        binary_path: BINARY.into(),
         isolation: BrokerIsolation::SharedBroker.into(),
         ..ServiceDefinition::default()
     }

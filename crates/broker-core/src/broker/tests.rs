@@ -16,7 +16,7 @@ use super::*;
 use crate::admission::{ConnectionLimits, PeerKey};
 use crate::entropy::SeededEntropy;
 use crate::metrics::HelloOutcome;
-use crate::services::FileStamp;
+use crate::services::{FileStamp, absolute_path};
 use crate::time::UnixMillis;
 
 /// A broker, its clock and everything it asked for so far.
@@ -48,7 +48,7 @@ impl World {
             next_connection: 0,
             definition: ServiceDefinition {
                 service_name: "cache".into(),
-                binary_path: "/bin/cached".into(),
+                binary_path: absolute_path("/bin/cached"),
                 ..ServiceDefinition::default()
             },
             stamp: FileStamp { modified_ns: 1, size: 1, inode: 1 },

@@ -108,9 +108,10 @@ type NameEndpoint = Box<dyn Fn(&BrokerInstance) -> String + Send + Sync>;
 /// use broker_protocol::{PayloadProtocol, Version};
 ///
 /// let mut handler = HelloHandler::new(HelloConfig::default(), SeededEntropy::new(1));
+/// let binary = if cfg!(windows) { r"C:\bin\cached.exe" } else { "/usr/bin/cached" };
 /// let definition = Definition::new(&ServiceDefinition {
 ///     service_name: "cache".into(),
-///     binary_path: "/usr/bin/cached".into(),
+///     binary_path: binary.into(),
 ///     ..ServiceDefinition::default()
 /// })?;
 /// handler.register(definition, Version::parse("1.2.3")?, "/run/cached.sock", BackendHandoff::DialOnly);

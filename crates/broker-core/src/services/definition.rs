@@ -375,11 +375,12 @@ fn version(field: &'static str, text: &str) -> Result<Version, DefinitionError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::absolute_path;
 
     fn wire() -> ServiceDefinition {
         ServiceDefinition {
             service_name: "cache".into(),
-            binary_path: "/opt/cache/1.0.0/cached".into(),
+            binary_path: absolute_path("/opt/cache/1.0.0/cached"),
             ..ServiceDefinition::default()
         }
     }
@@ -398,7 +399,7 @@ mod tests {
         assert_eq!(rule_of(|w| w.explicit_instance = "x".into()), "explicit-instance");
         assert_eq!(rule_of(|w| w.isolation = 2), "explicit-instance");
         assert_eq!(rule_of(|w| w.binary_path = "bin/cached".into()), "absolute-path");
-        assert_eq!(rule_of(|w| w.binary_path = "/bin/a\0b".into()), "absolute-path");
+        assert_eq!(rule_of(|w| w.binary_path = absolute_path("/bin/a\0b")), "absolute-path");
         assert_eq!(rule_of(|w| w.per_version_binary_dir = "opt".into()), "absolute-path");
         assert_eq!(rule_of(|w| w.min_version = "1".into()), "version");
         assert_eq!(
@@ -460,7 +461,7 @@ mod tests {
             writable_by_others: false,
             foreign: false,
             replaceable: false,
-            resolved: "/opt/cache/1.0.0/cached".into(),
+            resolved: absolute_path("/opt/cache/1.0.0/cached").into(),
             resolved_version_dir: None,
         };
         let plain = Definition::new(&wire()).unwrap();
@@ -480,9 +481,9 @@ mod tests {
 
         assert_eq!(check(&plain, BinaryFacts { foreign: true, ..good.clone() }), "binary-foreign");
 
-        let wire = ServiceDefinition { per_version_binary_dir: "/opt/cache".into(), ..wire() };
+        let wire = ServiceDefinition { per_version_binary_dir: absolute_path("/opt/cache"), ..wire() };
         let versioned = Definition::new(&wire).unwrap();
-        let dir = |dir: &str| Some(PathBuf::from(dir));
+        let dir = |dir: &str| Some(PathBuf::from(absolute_path(dir)));
         let inside = BinaryFacts { resolved_version_dir: dir("/opt/cache"), ..good.clone() };
         assert_eq!(check(&versioned, inside.clone()), "none");
         assert_eq!(check(&versioned, BinaryFacts { replaceable: true, ..inside }), "binary-replaceable");
@@ -496,10 +497,10 @@ mod tests {
     fn a_version_may_have_an_executable_of_its_own() {
         let version = Version::parse("2.0.0-rc.1").unwrap();
         assert_eq!(Definition::new(&wire()).unwrap().versioned_binary(&version), None);
-        let wire = ServiceDefinition { per_version_binary_dir: "/opt/cache".into(), ..wire() };
+        let wire = ServiceDefinition { per_version_binary_dir: absolute_path("/opt/cache"), ..wire() };
         assert_eq!(
             Definition::new(&wire).unwrap().versioned_binary(&version),
-            Some(PathBuf::from("/opt/cache/2.0.0-rc.1/cached"))
+            Some(PathBuf::from(absolute_path("/opt/cache/2.0.0-rc.1/cached")))
         );
     }
 }

@@ -12,3 +12,12 @@ pub use definition::{BinaryFacts, Definition, DefinitionError, FileStamp, PathKi
 pub use domain::TrustDomain;
 pub use labels::{Activation, Settings};
 pub use policy::VersionPolicy;
+
+/// A path that is absolute on the system of the tests: on Windows, one without a drive is not.
+#[cfg(test)]
+pub(crate) fn absolute_path(path: &str) -> String {
+    match std::path::MAIN_SEPARATOR {
+        '\\' => format!("C:{path}"),
+        _ => path.to_owned(),
+    }
+}

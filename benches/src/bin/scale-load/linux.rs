@@ -57,7 +57,7 @@ const TOO_OLD: &str = "0.1.0";
 /// First word of the command line of a peer; the second is the broker's socket.
 const PEER: &str = "--peer";
 
-fn main() -> ExitCode {
+pub(super) fn main() -> ExitCode {
     // Before anything else is looked at: there may be a million of them.
     let mut words = std::env::args_os().skip(1);
     let outcome = match (words.next(), words.next()) {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
 
-fn main() -> ExitCode {
+pub(super) fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, answer, flavour] = arguments.as_slice() else {
         eprintln!("usage: bare-server SOCKET ANSWER-FILE single|multi");

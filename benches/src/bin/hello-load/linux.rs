@@ -64,7 +64,7 @@ const COUNTING_BROKER: &str = "../counting/release/brokerd";
 /// Connections that are held open in silence: the share of one peer.
 const HELD: usize = 512;
 
-fn main() -> ExitCode {
+pub(super) fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

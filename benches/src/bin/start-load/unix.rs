@@ -27,7 +27,7 @@ struct Options {
     starts: u32,
 }
 
-fn main() -> ExitCode {
+pub(super) fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -74,7 +74,7 @@ impl Row {
     }
 }
 
-fn main() -> ExitCode {
+pub(super) fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

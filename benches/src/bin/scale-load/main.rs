@@ -1,0 +1,16 @@
+//! A broker that knows much, where the kernel tells what it takes.
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    linux::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    broker_benches::needs("scale-load", "Linux")
+}

@@ -1,0 +1,16 @@
+//! Cold starts, where there are Unix sockets.
+
+use std::process::ExitCode;
+
+#[cfg(unix)]
+mod unix;
+
+#[cfg(unix)]
+fn main() -> ExitCode {
+    unix::main()
+}
+
+#[cfg(not(unix))]
+fn main() -> ExitCode {
+    broker_benches::needs("start-load", "a Unix system")
+}
