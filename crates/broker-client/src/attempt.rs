@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use broker_protocol::bytes::Bytes;
 use broker_protocol::{Capabilities, PayloadProtocol};
+use broker_transport::endpoint;
 use broker_transport::peer::PeerCredentials;
 use broker_transport::stream::ConnectErrorKind;
 
@@ -226,7 +227,7 @@ impl<'a> Attempt<'a> {
         match self.named_broker {
             Some(endpoint) => {
                 // One that cannot be made absolute is not found either.
-                let socket = std::path::absolute(endpoint).unwrap_or_else(|_| endpoint.to_path_buf());
+                let socket = endpoint::absolute(endpoint).unwrap_or_else(|_| endpoint.to_path_buf());
                 let arguments = ["serve".into(), "--socket".into(), socket.into_os_string()];
                 Ok(Broker { arguments, endpoint: endpoint.to_path_buf() })
             }
