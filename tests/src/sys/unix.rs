@@ -42,16 +42,16 @@ pub(crate) fn is_open(stream: &Stream) -> bool {
 }
 
 /// A listener of a peer that knows only bytes.
-pub(crate) struct Listener(UnixListener);
+pub struct Listener(UnixListener);
 
 impl Listener {
     /// Listens there.
-    pub(crate) fn bind(path: &Path) -> Self {
+    pub fn bind(path: &Path) -> Self {
         Self(UnixListener::bind(path).unwrap())
     }
 
     /// The next connection.
-    pub(crate) fn accept(&self) -> Stream {
+    pub fn accept(&self) -> Stream {
         wait_readable(&self.0);
         let stream = self.next();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -80,7 +80,7 @@ impl Listener {
     }
 
     /// Whether nobody waits to be accepted at this moment.
-    pub(crate) fn is_left_alone(&self) -> bool {
+    pub fn is_left_alone(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&now)).unwrap() == 0
     }
@@ -150,6 +150,11 @@ pub(crate) fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
 /// Sets a command up so that it can be asked to end.
 pub(crate) const fn spawned(command: &mut Command) -> &mut Command {
     command
+}
+
+/// A user's definitions below a home.
+pub(crate) fn definitions(home: &Path) -> PathBuf {
+    home.join(".config/running-process/services")
 }
 
 /// How many sockets a process has open. Not its files: that of its events a broker opens when there is one.

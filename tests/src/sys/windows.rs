@@ -59,15 +59,15 @@ pub(crate) fn is_open(stream: &Stream) -> bool {
 }
 
 /// A listener of a peer that knows only bytes.
-pub(crate) struct Listener {
-    accepted: Receiver<Stream>,
+pub struct Listener {
+    accepted: Mutex<Receiver<Stream>>,
     /// Ends the thread that accepts, and waits for it.
     end: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Listener {
     /// Listens there.
-    pub(crate) fn bind(path: &Path) -> Self {
+    pub fn bind(path: &Path) -> Self {
         let (sender, accepted) = channel();
         let (end, mut ended) = oneshot::channel();
         let path = path.to_owned();
@@ -90,17 +90,17 @@ impl Listener {
             });
         });
         told.recv_timeout(PATIENCE).unwrap();
-        Self { accepted, end: Mutex::new(Some((end, thread))) }
+        Self { accepted: Mutex::new(accepted), end: Mutex::new(Some((end, thread))) }
     }
 
     /// The next connection, however long that takes, and however long its peer is silent.
     pub(crate) fn next(&self) -> Stream {
-        self.accepted.recv().unwrap()
+        self.accepted.lock().unwrap().recv().unwrap()
     }
 
     /// The next connection.
-    pub(crate) fn accept(&self) -> Stream {
-        let stream = self.accepted.recv_timeout(PATIENCE).unwrap();
+    pub fn accept(&self) -> Stream {
+        let stream = self.accepted.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         patient(&stream);
         stream
     }
@@ -123,8 +123,8 @@ impl Listener {
     }
 
     /// Whether nobody waits to be accepted at this moment.
-    pub(crate) fn is_left_alone(&self) -> bool {
-        self.accepted.try_recv().is_err()
+    pub fn is_left_alone(&self) -> bool {
+        self.accepted.lock().unwrap().try_recv().is_err()
     }
 }
 
@@ -185,6 +185,11 @@ pub(crate) fn lock(home: &Path, endpoint: &Path) -> PathBuf {
 /// A broker's own state below a home.
 pub(crate) fn state_dir(home: &Path) -> PathBuf {
     home.join(r"local\running-process\broker")
+}
+
+/// A user's definitions below a home.
+pub(crate) fn definitions(home: &Path) -> PathBuf {
+    home.join(r"roaming\running-process\services")
 }
 
 pub(crate) fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
