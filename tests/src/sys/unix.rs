@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
+use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
@@ -158,7 +158,11 @@ pub(crate) fn definitions(home: &Path) -> PathBuf {
 }
 
 /// How many sockets a process has open. Not its files: that of its events a broker opens when there is one.
+/// None where there is no list of them.
 pub(crate) fn open_connections(number: u32) -> usize {
+    if cfg!(not(target_os = "linux")) {
+        return 0;
+    }
     let listed = std::fs::read_dir(format!("/proc/{number}/fd")).unwrap();
     // One that is closed meanwhile is none.
     let links = listed.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -185,8 +189,28 @@ pub(crate) fn exists(number: u32) -> bool {
     rustix::process::test_kill_process(pid(number)).is_ok()
 }
 
+#[cfg(target_os = "linux")]
 pub(crate) fn has_died(number: u32) -> bool {
+    use rustix::process::{PidfdFlags, pidfd_open};
     let Ok(pidfd) = pidfd_open(pid(number), PidfdFlags::empty()) else { return true };
     let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience)).unwrap() > 0
+}
+
+/// A child of this process that nobody waits for is still there after its death, so it is looked for among those.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_died(number: u32) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while exists(number) {
+        if waitid(WaitId::Pid(pid(number)), options).is_ok_and(|status| status.is_some()) {
+            return true;
+        }
+        if std::time::Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }
