@@ -15,6 +15,8 @@ pub(crate) use self::unix::{
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
+pub(crate) use self::windows::handles;
+#[cfg(windows)]
 pub use self::windows::{Listener, Signal, Stream};
 #[cfg(windows)]
 pub(crate) use self::windows::{

@@ -24,8 +24,9 @@ use windows_sys::Win32::System::Console::{
 };
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::{
-    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, OpenProcess, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE,
-    TerminateProcess, WaitForSingleObject,
+    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, GetProcessHandleCount, OpenProcess,
+    PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE, TerminateProcess,
+    WaitForSingleObject,
 };
 
 use crate::PATIENCE;
@@ -214,6 +215,15 @@ pub(crate) fn spawned(command: &mut Command) -> &mut Command {
 /// and go. That none is left behind is a test of its own.
 pub(crate) const fn open_connections(_number: u32) -> usize {
     0
+}
+
+/// How many handles a process has open.
+pub(crate) fn handles(number: u32) -> u32 {
+    let process = open(number, PROCESS_QUERY_LIMITED_INFORMATION).unwrap();
+    let mut count = 0;
+    // SAFETY: the handle is open, and the count has room.
+    done(unsafe { GetProcessHandleCount(process.as_raw_handle(), &raw mut count) }).unwrap();
+    count
 }
 
 /// Keeps a test from being ended by what it sends.
