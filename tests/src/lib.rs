@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
 pub use process::{Daemon, Finished, exists, goes_without, has_died, kill};
-pub use sys::{Signal, Stream};
+pub use sys::{Listener, Signal, Stream};
 pub use wire::{Wire, agreed, frame_of, hello, is_listening, refused, reply_of};
 pub use world::World;
 

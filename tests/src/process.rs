@@ -104,6 +104,12 @@ impl Daemon {
         sys::open_connections(self.pid())
     }
 
+    /// How many handles it has open, which are not only those of its connections.
+    #[cfg(windows)]
+    pub fn handles(&self) -> u32 {
+        sys::handles(self.pid())
+    }
+
     /// How many descriptors it has open when nobody is being answered: its end of a connection goes a moment
     /// after the answer came.
     pub fn descriptors_at_rest(&self) -> usize {

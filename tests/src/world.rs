@@ -3,12 +3,14 @@
 use std::env::consts::EXE_SUFFIX;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
+use crate::PATIENCE;
 use crate::process::{Daemon, Finished};
 use crate::sys;
-use crate::wire::Wire;
+use crate::wire::{Wire, is_listening};
 
 /// What one test sees of the file system and the environment.
 pub struct World {
@@ -50,6 +52,11 @@ impl World {
     /// Where a broker keeps its own state.
     pub fn state_dir(&self) -> PathBuf {
         sys::state_dir(self.home.path())
+    }
+
+    /// Where the definitions of this user's services lie.
+    pub fn definitions(&self) -> PathBuf {
+        sys::definitions(self.home.path())
     }
 
     /// A program of this workspace, in the profile that the test was built in.
@@ -103,6 +110,20 @@ impl World {
         arguments.extend(options);
         let added = self.run(&arguments);
         assert!(added.is_success(), "{added:?}");
+    }
+
+    /// Runs a backend of `cache` that nobody but the test has started; listens when this returns.
+    pub fn run_backend(&self, endpoint: &Path) -> Daemon {
+        // Where an endpoint is a file, it lies in a directory.
+        std::fs::create_dir_all(self.path("own")).unwrap();
+        let mut backend = self.command(&Self::program("echo-backend"));
+        let backend = Daemon::spawn(backend.arg("--endpoint").arg(endpoint));
+        let deadline = Instant::now() + PATIENCE;
+        while !is_listening(endpoint) {
+            assert!(Instant::now() < deadline, "it does not listen");
+            std::thread::yield_now();
+        }
+        backend
     }
 
     /// Runs a broker on [`socket`](Self::socket), which serves every trust domain; returns once it listens.

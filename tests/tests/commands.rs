@@ -1,5 +1,4 @@
 //! The command line, as a person or a script meets it.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use broker_tests::{World, agreed, hello};
@@ -60,10 +59,11 @@ fn a_definition_that_cannot_work_is_not_written() {
     let plain_file = world.path("plain");
     std::fs::write(&plain_file, "").unwrap();
     let plain = plain_file.to_str().unwrap();
+    let (absent, directory) = (world.path("absent"), world.path(""));
     let cases: [(&[&str], &str); 6] = [
-        (&["--binary", "/absent"], "no such file"),
+        (&["--binary", absent.to_str().unwrap()], "no such file"),
         (&["--binary", plain], "not executable"),
-        (&["--binary", "/tmp"], "not a regular file"),
+        (&["--binary", directory.to_str().unwrap()], "not a regular file"),
         (&["--binary", &echo(), "--label", "spawn.timeout_ms=soon"], "milliseconds from 1 to 3600000"),
         (&["--binary", &echo(), "--min-version", "1.2"], "1.2"),
         (&["--binary", &echo(), "--isolation", "own"], "private, shared or instance:NAME"),
@@ -74,7 +74,7 @@ fn a_definition_that_cannot_work_is_not_written() {
         assert!(failed.stderr.contains(said), "{said}: {}", failed.stderr);
         assert_eq!(failed.stdout, "");
     }
-    assert!(!world.path(".config/running-process/services/cache.servicedef").exists());
+    assert!(!world.definitions().join("cache.servicedef").exists());
     assert_eq!(world.run(&["service", "list", "--json"]).stdout.trim(), "[]");
 }
 
@@ -82,7 +82,7 @@ fn a_definition_that_cannot_work_is_not_written() {
 fn a_definition_that_is_broken_fails_validation_with_its_rule() {
     let world = World::new();
     world.define("good", &[]);
-    let dir = world.path(".config/running-process/services");
+    let dir = world.definitions();
     std::fs::copy(dir.join("good.servicedef"), dir.join("renamed.servicedef")).unwrap();
     let failed = world.run(&["service", "validate", "--json"]);
     assert_eq!(failed.code(), 1);

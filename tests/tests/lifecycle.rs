@@ -305,8 +305,8 @@ fn a_path_that_fits_no_socket_address_is_a_usage_error() {
     assert!(failed.stderr.contains("XDG_RUNTIME_DIR"), "{}", failed.stderr);
 }
 
-// Nothing here becomes another user on Windows.
-#[cfg(unix)]
+// By one thread's own user.
+#[cfg(target_os = "linux")]
 #[test]
 fn foreign_users_are_dropped_unread() {
     if !rustix::process::geteuid().is_root() {

@@ -1,6 +1,5 @@
 //! Backends that run already and register themselves over a control connection (behaviour.md 4; protocol.md,
 //! "Extensions").
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use std::path::PathBuf;
@@ -9,15 +8,14 @@ use std::time::Instant;
 use broker_protocol::control::{Admittance, Announcement, ControlMessage};
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{ErrorCode, Frame, Hello, HelloReply, hello_reply};
-use broker_tests::{Daemon, PATIENCE, Wire, World, agreed, hello, refused, reply_of};
-use rustix::process::Signal;
+use broker_tests::{Daemon, PATIENCE, Wire, World, agreed, hello, kill, refused, reply_of};
 
 const BIT_0: u64 = 1;
 
 /// Runs a backend by itself that announces itself to the world's broker.
 fn run(world: &World, endpoint: &str, version: &str) -> (Daemon, PathBuf) {
     std::fs::create_dir_all(world.path("own")).unwrap();
-    let endpoint = world.path(endpoint);
+    let endpoint = world.endpoint(endpoint);
     let mut command = world.command(&World::program("echo-backend"));
     command.arg("--endpoint").arg(&endpoint).arg("--announce-to").arg(world.socket());
     command.args(["--service", "cache", "--version-of", version]);
@@ -100,11 +98,7 @@ fn a_backend_that_a_broker_has_started_and_left_is_the_next_one_s_again() {
     let _broker = world.serve(&[&MANY[..], &["--keep-backends"]].concat());
     wait_for(&world, takes_offers_at(&first.backend_pipe));
     assert_eq!(Wire::connect(first.backend_pipe.as_ref()).tell("?pid"), pid);
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap(),
-        Signal::TERM,
-    )
-    .unwrap();
+    kill(pid.parse().unwrap());
 }
 
 /// Announces something by hand; the broker's answer, and the connection.
@@ -157,15 +151,8 @@ fn an_endpoint_that_another_process_serves_is_not_used() {
     let world = World::new();
     world.define("cache", &["--label", "spawn.args=--fail 3"]);
     let _broker = world.serve(&MANY);
-    std::fs::create_dir_all(world.path("own")).unwrap();
-    let endpoint = world.path("own/other.sock");
-    let mut other = world.command(&World::program("echo-backend"));
-    let _other = Daemon::spawn(other.arg("--endpoint").arg(&endpoint));
-    let deadline = Instant::now() + PATIENCE;
-    while std::os::unix::net::UnixStream::connect(&endpoint).is_err() {
-        assert!(Instant::now() < deadline, "it does not listen");
-        std::thread::yield_now();
-    }
+    let endpoint = world.endpoint("own/other.sock");
+    let _other = world.run_backend(&endpoint);
     // The test announces what is not its own.
     let (admittance, _wire) = announce(&world, announcement("1.2.3", endpoint.to_str().unwrap()));
     assert!(admittance.admitted, "whose it is shows when it is used");

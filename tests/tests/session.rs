@@ -1,8 +1,6 @@
 //! What an application that links `broker-client` lives through: a broker and backends of its own.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
-use std::path::Path;
 use std::time::Instant;
 
 use broker_client::{
@@ -10,7 +8,6 @@ use broker_client::{
     SessionError, blocking,
 };
 use broker_tests::{Daemon, Finished, PATIENCE, World};
-use rustix::process::Signal;
 
 const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
 
@@ -41,18 +38,6 @@ fn connect_to_a_living_backend(connector: impl Fn() -> Connector) -> blocking::S
             Err(error) => panic!("{error}"),
         }
     }
-}
-
-/// A backend that nobody but the test has started; listens when this returns.
-fn backend_at(world: &World, endpoint: &Path) -> Daemon {
-    let mut backend = world.command(&World::program("echo-backend"));
-    let backend = Daemon::spawn(backend.args(["--endpoint", endpoint.to_str().unwrap()]));
-    let deadline = Instant::now() + PATIENCE;
-    while std::os::unix::net::UnixStream::connect(endpoint).is_err() {
-        assert!(Instant::now() < deadline, "it does not listen");
-        std::thread::yield_now();
-    }
-    backend
 }
 
 #[test]
@@ -105,9 +90,8 @@ fn a_backend_that_dies_ends_its_sessions_and_the_next_one_gets_another() {
 fn an_endpoint_that_another_process_has_taken_over_is_not_used_without_a_hello() {
     let world = World::new();
     world.define("cache", &[]);
-    std::fs::create_dir_all(world.path("own")).unwrap();
-    let endpoint = world.path("own/e.sock");
-    let mut registered = backend_at(&world, &endpoint);
+    let endpoint = world.endpoint("own/e.sock");
+    let mut registered = world.run_backend(&endpoint);
     let option = format!("service=cache,version=1.2.3,endpoint={}", endpoint.display());
     let _broker = world.serve(&["--backend", &option]);
     let connector = Connector::new(hello()).broker(world.socket());
@@ -115,10 +99,10 @@ fn an_endpoint_that_another_process_has_taken_over_is_not_used_without_a_hello()
     assert_eq!(pid_behind(&mut session), registered.pid());
     assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Memory);
 
-    registered.signal(Signal::KILL);
-    assert_eq!(registered.wait(), None);
+    registered.kill();
+    assert_ne!(registered.wait(), Some(0));
     // In another version, for all the client knows.
-    let _successor = backend_at(&world, &endpoint);
+    let _successor = world.run_backend(&endpoint);
     assert_eq!(blocking::Session::connect(&connector).unwrap().origin(), Origin::Broker);
 }
 
@@ -143,8 +127,7 @@ fn a_new_process_finds_on_disk_what_an_earlier_one_heard_from_the_broker() {
     assert_eq!(origin, "Broker");
     assert_eq!(process(), ("Disk".to_owned(), backend));
 
-    let number = i32::try_from(backend).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(number).unwrap(), Signal::KILL).unwrap();
+    broker_tests::kill(backend);
     assert!(broker_tests::has_died(backend));
     let (origin, successor) = process();
     assert_eq!(origin, "Broker");
@@ -166,9 +149,8 @@ fn tell_origin_and_backend() {
 fn an_endpoint_on_disk_that_another_process_has_taken_over_is_not_used_without_a_hello() {
     let world = World::new();
     world.define("cache", &[]);
-    std::fs::create_dir_all(world.path("own")).unwrap();
-    let endpoint = world.path("own/e.sock");
-    let mut registered = backend_at(&world, &endpoint);
+    let endpoint = world.endpoint("own/e.sock");
+    let mut registered = world.run_backend(&endpoint);
     let option = format!("service=cache,version=1.2.3,endpoint={}", endpoint.display());
     let _broker = world.serve(&["--backend", &option]);
     let connector =
@@ -177,8 +159,8 @@ fn an_endpoint_on_disk_that_another_process_has_taken_over_is_not_used_without_a
     assert_eq!(pid_behind(&mut session), registered.pid());
     assert_eq!(blocking::Session::connect(&connector()).unwrap().origin(), Origin::Disk);
 
-    registered.signal(Signal::KILL);
-    assert_eq!(registered.wait(), None);
-    let _successor = backend_at(&world, &endpoint);
+    registered.kill();
+    assert_ne!(registered.wait(), Some(0));
+    let _successor = world.run_backend(&endpoint);
     assert_eq!(blocking::Session::connect(&connector()).unwrap().origin(), Origin::Broker);
 }

@@ -5,19 +5,21 @@ mod unix;
 #[cfg(unix)]
 pub(crate) use self::unix::finish;
 #[cfg(unix)]
+pub use self::unix::{Listener, Signal, Stream};
+#[cfg(unix)]
 pub(crate) use self::unix::{
-    Listener, connect, endpoint, environment, exists, has_died, home, is_open, is_wine, kill, lock,
+    connect, definitions, endpoint, environment, exists, has_died, home, is_open, is_wine, kill, lock,
     open_connections, passed_as, patient, receive_carried, signal, spawned, state_dir,
 };
-#[cfg(unix)]
-pub use self::unix::{Signal, Stream};
 
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
+pub(crate) use self::windows::handles;
+#[cfg(windows)]
+pub use self::windows::{Listener, Signal, Stream};
+#[cfg(windows)]
 pub(crate) use self::windows::{
-    Listener, connect, endpoint, environment, exists, has_died, home, is_open, is_wine, kill, lock,
+    connect, definitions, endpoint, environment, exists, has_died, home, is_open, is_wine, kill, lock,
     open_connections, passed_as, patient, receive_carried, signal, spawned, state_dir,
 };
-#[cfg(windows)]
-pub use self::windows::{Signal, Stream};

@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
+use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
@@ -42,16 +42,16 @@ pub(crate) fn is_open(stream: &Stream) -> bool {
 }
 
 /// A listener of a peer that knows only bytes.
-pub(crate) struct Listener(UnixListener);
+pub struct Listener(UnixListener);
 
 impl Listener {
     /// Listens there.
-    pub(crate) fn bind(path: &Path) -> Self {
+    pub fn bind(path: &Path) -> Self {
         Self(UnixListener::bind(path).unwrap())
     }
 
     /// The next connection.
-    pub(crate) fn accept(&self) -> Stream {
+    pub fn accept(&self) -> Stream {
         wait_readable(&self.0);
         let stream = self.next();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -80,7 +80,7 @@ impl Listener {
     }
 
     /// Whether nobody waits to be accepted at this moment.
-    pub(crate) fn is_left_alone(&self) -> bool {
+    pub fn is_left_alone(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&now)).unwrap() == 0
     }
@@ -152,8 +152,17 @@ pub(crate) const fn spawned(command: &mut Command) -> &mut Command {
     command
 }
 
+/// A user's definitions below a home.
+pub(crate) fn definitions(home: &Path) -> PathBuf {
+    home.join(".config/running-process/services")
+}
+
 /// How many sockets a process has open. Not its files: that of its events a broker opens when there is one.
+/// None where there is no list of them.
 pub(crate) fn open_connections(number: u32) -> usize {
+    if cfg!(not(target_os = "linux")) {
+        return 0;
+    }
     let listed = std::fs::read_dir(format!("/proc/{number}/fd")).unwrap();
     // One that is closed meanwhile is none.
     let links = listed.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -180,8 +189,28 @@ pub(crate) fn exists(number: u32) -> bool {
     rustix::process::test_kill_process(pid(number)).is_ok()
 }
 
+#[cfg(target_os = "linux")]
 pub(crate) fn has_died(number: u32) -> bool {
+    use rustix::process::{PidfdFlags, pidfd_open};
     let Ok(pidfd) = pidfd_open(pid(number), PidfdFlags::empty()) else { return true };
     let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience)).unwrap() > 0
+}
+
+/// A child of this process that nobody waits for is still there after its death, so it is looked for among those.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_died(number: u32) -> bool {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while exists(number) {
+        if waitid(WaitId::Pid(pid(number)), options).is_ok_and(|status| status.is_some()) {
+            return true;
+        }
+        if std::time::Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }

@@ -24,8 +24,9 @@ use windows_sys::Win32::System::Console::{
 };
 use windows_sys::Win32::System::Pipes::PeekNamedPipe;
 use windows_sys::Win32::System::Threading::{
-    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, OpenProcess, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE,
-    TerminateProcess, WaitForSingleObject,
+    CREATE_NEW_PROCESS_GROUP, CREATE_NO_WINDOW, GetProcessHandleCount, OpenProcess,
+    PROCESS_QUERY_LIMITED_INFORMATION, PROCESS_SYNCHRONIZE, PROCESS_TERMINATE, TerminateProcess,
+    WaitForSingleObject,
 };
 
 use crate::PATIENCE;
@@ -59,15 +60,15 @@ pub(crate) fn is_open(stream: &Stream) -> bool {
 }
 
 /// A listener of a peer that knows only bytes.
-pub(crate) struct Listener {
-    accepted: Receiver<Stream>,
+pub struct Listener {
+    accepted: Mutex<Receiver<Stream>>,
     /// Ends the thread that accepts, and waits for it.
     end: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
 impl Listener {
     /// Listens there.
-    pub(crate) fn bind(path: &Path) -> Self {
+    pub fn bind(path: &Path) -> Self {
         let (sender, accepted) = channel();
         let (end, mut ended) = oneshot::channel();
         let path = path.to_owned();
@@ -90,17 +91,17 @@ impl Listener {
             });
         });
         told.recv_timeout(PATIENCE).unwrap();
-        Self { accepted, end: Mutex::new(Some((end, thread))) }
+        Self { accepted: Mutex::new(accepted), end: Mutex::new(Some((end, thread))) }
     }
 
     /// The next connection, however long that takes, and however long its peer is silent.
     pub(crate) fn next(&self) -> Stream {
-        self.accepted.recv().unwrap()
+        self.accepted.lock().unwrap().recv().unwrap()
     }
 
     /// The next connection.
-    pub(crate) fn accept(&self) -> Stream {
-        let stream = self.accepted.recv_timeout(PATIENCE).unwrap();
+    pub fn accept(&self) -> Stream {
+        let stream = self.accepted.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         patient(&stream);
         stream
     }
@@ -123,8 +124,8 @@ impl Listener {
     }
 
     /// Whether nobody waits to be accepted at this moment.
-    pub(crate) fn is_left_alone(&self) -> bool {
-        self.accepted.try_recv().is_err()
+    pub fn is_left_alone(&self) -> bool {
+        self.accepted.lock().unwrap().try_recv().is_err()
     }
 }
 
@@ -187,6 +188,11 @@ pub(crate) fn state_dir(home: &Path) -> PathBuf {
     home.join(r"local\running-process\broker")
 }
 
+/// A user's definitions below a home.
+pub(crate) fn definitions(home: &Path) -> PathBuf {
+    home.join(r"roaming\running-process\services")
+}
+
 pub(crate) fn environment(home: &Path) -> Vec<(&'static str, OsString)> {
     let mut environment = vec![
         ("USERPROFILE", home.into()),
@@ -209,6 +215,15 @@ pub(crate) fn spawned(command: &mut Command) -> &mut Command {
 /// and go. That none is left behind is a test of its own.
 pub(crate) const fn open_connections(_number: u32) -> usize {
     0
+}
+
+/// How many handles a process has open.
+pub(crate) fn handles(number: u32) -> u32 {
+    let process = open(number, PROCESS_QUERY_LIMITED_INFORMATION).unwrap();
+    let mut count = 0;
+    // SAFETY: the handle is open, and the count has room.
+    done(unsafe { GetProcessHandleCount(process.as_raw_handle(), &raw mut count) }).unwrap();
+    count
 }
 
 /// Keeps a test from being ended by what it sends.

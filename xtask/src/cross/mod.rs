@@ -133,10 +133,10 @@ fn test(toolchain: &Toolchain, filters: &[&str]) -> TaskResult {
     for (package, why) in NOT_RUN {
         println!("without {package}: {why}");
     }
-    // The end-to-end tests run the daemon and the example backend as processes of their own.
+    // The end-to-end tests run the daemon and the examples as processes of their own.
     toolchain.run(
         "programs",
-        &["build", "--target", WINDOWS, "--package", "brokerd", "--package", "echo-backend"],
+        &["build", "--target", WINDOWS, "-p", "brokerd", "-p", "echo-backend", "-p", "echo-client"],
     )?;
     let mut selection = vec!["--workspace", "--target", WINDOWS];
     selection.extend(NOT_RUN.iter().flat_map(|(package, _)| ["--exclude", package]));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use broker_protocol::control::CONTROL_FD;
 use broker_protocol::{ServiceName, Version};
-use broker_transport::endpoint;
+use broker_transport::endpoint::{self, Platform};
 use broker_transport::passing::Recipient;
 use broker_transport::process::{ChildProcess, Inherited, SpawnCommand, Spawner, StopSignal};
 use broker_transport::stream::Stream;
@@ -70,7 +70,11 @@ impl Place {
     }
 
     pub(super) fn endpoint(&self) -> PathBuf {
-        self.0.path().join("be.sock")
+        match Platform::CURRENT {
+            Platform::Linux | Platform::MacOs => self.0.path().join("be.sock"),
+            // A pipe lies in no directory, so it has the random name of this one.
+            Platform::Windows => self.0.path().file_name().unwrap_or_default().into(),
+        }
     }
 }
 
