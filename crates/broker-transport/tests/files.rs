@@ -176,7 +176,7 @@ fn an_appended_file_can_be_locked_for_the_moment_of_a_write() {
     for round in 1..=2 {
         let (mut file, _) = open_append(&path).unwrap();
         file.lock().unwrap();
-        std::io::Write::write_all(&mut file, b"event").unwrap();
+        Write::write_all(&mut file, b"event").unwrap();
         // Wine tells of the second, which the standard library gives back as well, that it was never there.
         if let Err(error) = file.unlock() {
             assert!(wine::goes_without("say ERROR_NOT_LOCKED"), "{error}");
