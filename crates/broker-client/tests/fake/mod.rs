@@ -194,7 +194,13 @@ async fn serve(socket: BoundSocket, manner: Manner, heard: &Heard, accepted: &At
                 conversations.spawn(async move { while reply(&stream, &script, &heard).await.is_some() {} });
             }
             // Whoever sent a request meanwhile need not be there any more.
-            Manner::Unread(bytes) => drop(stream.send_all(bytes).await),
+            Manner::Unread(bytes) => {
+                drop(stream.send_all(bytes).await);
+                if cfg!(windows) {
+                    // Who is gone before the client has looked is nobody there, and what it said is not read.
+                    drop(stream.peek(&mut [0]).await);
+                }
+            }
         }
     }
 }
