@@ -1,13 +1,13 @@
 //! The file beside an endpoint that tells who serves it.
-#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 mod common;
 
 use std::fs;
+#[cfg(unix)]
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use broker_backend::{
@@ -16,12 +16,12 @@ use broker_backend::{
 };
 use broker_protocol::prost::Message;
 use broker_transport::endpoint::lock_path;
+#[cfg(unix)]
 use broker_transport::files::FileKind;
 use broker_transport::identity;
 use broker_transport::probe::{Mismatch, probe_identity};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use common::{Served, assert_left_empty, read_body, request, response};
+use common::{Place, Served, read_body, request, response};
 
 async fn echo(request: Request) -> broker_backend::bytes::Bytes {
     request.into_payload()
@@ -36,6 +36,7 @@ fn read(content: &[u8]) -> Result<Option<IdentitySidecar>, SidecarReadError> {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("be.sock.identity");
     fs::write(&path, content).unwrap();
+    #[cfg(unix)]
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     IdentitySidecar::read(&path)
 }
@@ -78,17 +79,20 @@ async fn a_backend_tells_who_it_is_for_as_long_as_it_serves() {
     assert_eq!(sidecar.extent, Extent::Whole);
     assert_eq!(sidecar.process, probe_identity(&served.endpoint).await.unwrap());
     assert_eq!(sidecar.standing(&served.endpoint).unwrap(), Standing::Current);
-    let path = IdentitySidecar::path_for(&served.endpoint).unwrap();
-    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    #[cfg(unix)]
+    {
+        let path = IdentitySidecar::path_for(&served.endpoint).unwrap();
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
     served.stop().await;
 }
 
 #[tokio::test]
 async fn a_stop_may_come_at_any_moment_of_the_start() {
-    let place = tempfile::tempdir().unwrap();
+    let place = Place::new();
     for turns in 0..50 {
         // The same endpoint each time: neither the file nor the lock is in the successor's way.
-        let backend = Backend::bind(place.path().join("be.sock"))
+        let backend = Backend::bind(place.endpoint("be.sock"))
             .unwrap()
             .with_identity(Identity::fixed(process()))
             .with_identity_sidecar();
@@ -98,14 +102,14 @@ async fn a_stop_may_come_at_any_moment_of_the_start() {
             }
         };
         backend.serve_until(echo, stop).await.unwrap();
-        assert_left_empty(place.path());
+        place.assert_left_empty();
     }
 }
 
 #[tokio::test]
 async fn dropping_the_backend_takes_the_file_with_it() {
-    let place = tempfile::tempdir().unwrap();
-    let backend = Backend::bind(place.path().join("be.sock")).unwrap().with_identity_sidecar();
+    let place = Place::new();
+    let backend = Backend::bind(place.endpoint("be.sock")).unwrap().with_identity_sidecar();
     let endpoint = backend.endpoint().to_owned();
     tokio::select! {
         result = backend.serve(echo) => panic!("{result:?}"),
@@ -117,7 +121,7 @@ async fn dropping_the_backend_takes_the_file_with_it() {
         assert!(Instant::now() < give_up, "it stays behind");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_left_empty(place.path());
+    place.assert_left_empty();
 }
 
 #[tokio::test]
@@ -130,8 +134,8 @@ async fn nothing_is_told_unasked() {
 
 #[tokio::test]
 async fn a_backend_that_cannot_write_it_serves_without_and_leaves_what_is_there() {
-    let place = tempfile::tempdir().unwrap();
-    let backend = Backend::bind(place.path().join("be.sock")).unwrap().with_identity_sidecar();
+    let place = Place::new();
+    let backend = Backend::bind(place.endpoint("be.sock")).unwrap().with_identity_sidecar();
     let endpoint = backend.endpoint().to_owned();
     let occupied = IdentitySidecar::path_for(&endpoint).unwrap();
     fs::create_dir(&occupied).unwrap();
@@ -144,12 +148,13 @@ async fn a_backend_that_cannot_write_it_serves_without_and_leaves_what_is_there(
     };
     backend.serve_until(echo, conversation).await.unwrap();
     assert!(occupied.is_dir());
+    fs::remove_dir(occupied).unwrap();
 }
 
 #[tokio::test]
 async fn a_backend_replaces_what_a_killed_one_left_and_removes_only_its_own() {
-    let place = tempfile::tempdir().unwrap();
-    let backend = Backend::bind(place.path().join("be.sock")).unwrap().with_identity_sidecar();
+    let place = Place::new();
+    let backend = Backend::bind(place.endpoint("be.sock")).unwrap().with_identity_sidecar();
     let endpoint = backend.endpoint().to_owned();
     let path = IdentitySidecar::path_for(&endpoint).unwrap();
     IdentitySidecar::write(&path, &process()).unwrap();
@@ -161,13 +166,15 @@ async fn a_backend_replaces_what_a_killed_one_left_and_removes_only_its_own() {
     };
     backend.serve_until(echo, until_replaced).await.unwrap();
     assert_eq!(IdentitySidecar::read(&path).unwrap().unwrap().process, process());
+    fs::remove_file(path).unwrap();
 }
 
 #[test]
 fn what_is_written_is_read_and_where_nothing_is_there_is_nothing() {
     let place = tempfile::tempdir().unwrap();
-    let path = IdentitySidecar::path_for(place.path().join("be.sock")).unwrap();
-    assert_eq!(path, place.path().join("be.sock.identity"));
+    let path = place.path().join("be.sock.identity");
+    #[cfg(unix)] // What belongs to a pipe does not lie beside it.
+    assert_eq!(path, IdentitySidecar::path_for(place.path().join("be.sock")).unwrap());
     assert!(IdentitySidecar::read(&path).unwrap().is_none());
     assert!(IdentitySidecar::read(place.path().join("missing/be.sock.identity")).unwrap().is_none());
     for pid in [42, 43] {
@@ -176,6 +183,7 @@ fn what_is_written_is_read_and_where_nothing_is_there_is_nothing() {
         let expected = IdentitySidecar { process, extent: Extent::Whole };
         assert_eq!(IdentitySidecar::read(&path).unwrap().unwrap(), expected);
     }
+    #[cfg(unix)]
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "a temporary file stayed");
 }
@@ -235,6 +243,7 @@ fn fields_of_a_later_version_are_passed_over_and_said_to_be_there() {
     assert_eq!(read(&inner).unwrap().unwrap().extent, Extent::UnknownFields);
 }
 
+#[cfg(target_os = "linux")] // Modes, links and special files.
 #[test]
 fn what_is_not_a_private_file_is_not_believed() {
     let place = tempfile::tempdir().unwrap();
@@ -267,6 +276,28 @@ fn what_is_not_a_private_file_is_not_believed() {
     assert_eq!(found(), FileKind::Socket);
 }
 
+/// A process of another program, which waits until its standard input ends.
+fn other_program() -> Child {
+    let (program, options): (_, &[&str]) = match std::env::var_os("ComSpec") {
+        Some(shell) if cfg!(windows) => (shell, &["/q"]),
+        _ => ("/bin/cat".into(), &[]),
+    };
+    Command::new(program).args(options).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// Waits for its end. On Unix it is not reaped; on Windows it is there for as long as somebody holds it.
+fn ends(child: &mut Child) {
+    drop(child.stdin.take());
+    #[cfg(unix)]
+    {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+        waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+    }
+    #[cfg(windows)]
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_sidecar_of_another_boot_endpoint_or_program_is_not_current() {
     let endpoint = Path::new("/run/be.sock");
@@ -282,7 +313,7 @@ fn a_sidecar_of_another_boot_endpoint_or_program_is_not_current() {
     assert!(matches!(standing, Standing::Other(Mismatch::Endpoint { .. })), "{standing:?}");
 
     // Its process id has become another program's.
-    let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = other_program();
     let mut reused = own;
     reused.process.pid = child.id();
     let standing = reused.standing(endpoint).unwrap();
@@ -294,14 +325,12 @@ fn a_sidecar_of_another_boot_endpoint_or_program_is_not_current() {
 #[test]
 fn a_process_that_has_ended_is_gone_even_before_it_is_reaped() {
     let endpoint = Path::new("/run/be.sock");
-    let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = other_program();
     let sidecar = IdentitySidecar {
         process: DaemonProcess { pid: child.id(), ..truth(std::process::id(), endpoint).process },
         extent: Extent::Whole,
     };
-    drop(child.stdin.take());
-    let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
-    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+    ends(&mut child);
     assert_eq!(sidecar.standing(endpoint).unwrap(), Standing::Gone);
     child.wait().unwrap();
 }

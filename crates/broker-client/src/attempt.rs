@@ -225,11 +225,11 @@ impl<'a> Attempt<'a> {
     /// The broker to ask.
     pub(crate) fn broker(&self) -> Result<Broker, SessionError> {
         match self.named_broker {
-            Some(endpoint) => {
+            Some(named) => {
                 // One that cannot be made absolute is not found either.
-                let socket = endpoint::absolute(endpoint).unwrap_or_else(|_| endpoint.to_path_buf());
+                let socket = endpoint::absolute(named).unwrap_or_else(|_| named.to_path_buf());
                 let arguments = ["serve".into(), "--socket".into(), socket.into_os_string()];
-                Ok(Broker { arguments, endpoint: endpoint.to_path_buf() })
+                Ok(Broker { arguments, endpoint: named.to_path_buf() })
             }
             None => {
                 let broker = broker_of(self.hello.service())?;

@@ -201,6 +201,10 @@ impl Trouble {
             ExchangeError::Io { source, .. } if source.kind() == io::ErrorKind::ConnectionReset => {
                 Self::Closed
             }
+            // It left before it was known.
+            ExchangeError::UnknownListener { source, .. } if source.kind() == io::ErrorKind::NotConnected => {
+                Self::Closed
+            }
             ExchangeError::Connect(_)
             | ExchangeError::Io { .. }
             | ExchangeError::RequestTooLong { .. }
@@ -261,5 +265,15 @@ mod tests {
         };
         assert_eq!(failed(io::ErrorKind::ConnectionReset), Trouble::Closed);
         assert_eq!(failed(io::ErrorKind::OutOfMemory), Trouble::Other);
+    }
+
+    #[test]
+    fn a_connection_whose_listener_left_before_it_was_known_is_one_that_is_closed() {
+        let unknown = |kind: io::ErrorKind| {
+            let endpoint = PathBuf::new();
+            Trouble::of(&ExchangeError::UnknownListener { endpoint, source: kind.into() }.into())
+        };
+        assert_eq!(unknown(io::ErrorKind::NotConnected), Trouble::Closed);
+        assert_eq!(unknown(io::ErrorKind::NotFound), Trouble::Other);
     }
 }

@@ -278,9 +278,13 @@ mod tests {
         let target = dir.path().join("target");
         std::fs::write(&target, definition(1, "")).unwrap();
         std::fs::soft_link(&target, &path).unwrap();
-        let error = instance_in(dir.path(), &service()).unwrap_err();
-        assert!(matches!(error, DiscoveryError::NotAFile { found: FileKind::Symlink, .. }), "{error}");
-        std::fs::remove_file(&path).unwrap();
+        if path.is_symlink() {
+            let error = instance_in(dir.path(), &service()).unwrap_err();
+            assert!(matches!(error, DiscoveryError::NotAFile { found: FileKind::Symlink, .. }), "{error}");
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            println!("not tested: Wine does not make symbolic links, though it says so");
+        }
         std::fs::create_dir(&path).unwrap();
         let error = instance_in(dir.path(), &service()).unwrap_err();
         assert!(matches!(error, DiscoveryError::NotAFile { found: FileKind::Directory, .. }), "{error}");
@@ -294,6 +298,10 @@ mod tests {
         assert!(instance_in(dir.path(), &service()).is_ok());
         let link = dir.path().join("link");
         std::fs::soft_link(dir.path(), &link).unwrap();
+        if !link.is_symlink() {
+            println!("not tested: Wine does not make symbolic links, though it says so");
+            return;
+        }
         let error = instance_in(&link, &service()).unwrap_err();
         assert!(matches!(error, DiscoveryError::Directory(PrivateDirError::Symlink { .. })), "{error}");
     }

@@ -1,5 +1,4 @@
 //! Brokers that are started, where it does not take a real one to tell how that ends.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -7,45 +6,41 @@ mod fake;
 
 use std::io;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use broker_client::{Connector, ExchangeError, HelloError, KnownEnd, SessionError, StartError, StartFault};
+#[cfg(unix)]
+use broker_client::KnownEnd;
+use broker_client::{Connector, ExchangeError, HelloError, SessionError, StartError, StartFault};
 
 use fake::bytes::{Response, number, text};
 use fake::session::HALVES;
-use fake::{FakeServer, Request, hello};
+use fake::{FakeServer, Place, Request, hello};
 
 const CONTROL: u64 = 0;
 
 /// A time in which a connector has found that there is no broker.
 const LONG: Duration = Duration::from_secs(10);
 
-/// A directory without a broker, and programs to start.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    /// A program that runs these commands. Another process writes it: a program that is open for writing,
-    /// also in what another test has just forked, cannot be executed.
-    fn script(&self, commands: &str) -> PathBuf {
-        let path = self.0.path().join("program");
-        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 700 "$2""#;
-        let written = Command::new("/bin/sh").args(["-c", write, "sh", commands]).arg(&path).status();
-        assert!(written.unwrap().success());
-        path
-    }
-
-    fn connector(&self, program: &Path, timeout: Duration) -> Connector {
-        let connector = Connector::new(hello()).broker(self.0.path().join("absent.sock"));
-        connector.start_broker(program).timeout(timeout)
-    }
+/// A program that runs these commands. Another process writes it: a program that is open for writing, also in
+/// what another test has just forked, cannot be executed.
+#[cfg(unix)]
+fn script(place: &Place, commands: &str) -> PathBuf {
+    let path = place.path().join("program");
+    let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$2" && chmod 700 "$2""#;
+    let written = Command::new("/bin/sh").args(["-c", write, "sh", commands]).arg(&path).status();
+    assert!(written.unwrap().success());
+    path
 }
 
+/// One that finds no broker, and starts this program.
+fn connector(place: &Place, program: &Path, timeout: Duration) -> Connector {
+    Connector::new(hello()).broker(place.endpoint("absent.sock")).start_broker(program).timeout(timeout)
+}
+
+#[cfg(unix)]
 fn shell(command: &str) -> bool {
     Command::new("/bin/sh").args(["-c", command]).status().unwrap().success()
 }
@@ -101,6 +96,7 @@ fn a_connection_that_is_reset_is_made_anew_once_where_brokers_are_started() {
     }
 }
 
+#[cfg(unix)] // Its program is a script of sh(1).
 #[test]
 fn a_program_that_ends_otherwise_than_for_another_broker_has_failed() {
     let place = Place::new();
@@ -108,8 +104,8 @@ fn a_program_that_ends_otherwise_than_for_another_broker_has_failed() {
         for (commands, said) in
             [("exit 1", "exit status: 1"), ("exit 0", "exit status: 0"), ("kill -9 $$", "signal: 9")]
         {
-            let program = place.script(commands);
-            let error = half.connect(&place.connector(&program, Duration::MAX)).unwrap_err();
+            let program = script(&place, commands);
+            let error = half.connect(&connector(&place, &program, Duration::MAX)).unwrap_err();
             let text = error.to_string();
             assert!(
                 matches!(error, SessionError::NotStarted(StartError { fault: StartFault::Ended { .. }, .. })),
@@ -127,9 +123,10 @@ fn what_is_no_program_is_not_executed() {
         for (program, kind) in [
             ("/absent/brokerd", io::ErrorKind::NotFound),
             ("no-such-broker", io::ErrorKind::NotFound),
+            #[cfg(unix)]
             ("/dev/null", io::ErrorKind::PermissionDenied),
         ] {
-            let error = half.connect(&place.connector(program.as_ref(), Duration::MAX)).unwrap_err();
+            let error = half.connect(&connector(&place, program.as_ref(), Duration::MAX)).unwrap_err();
             let text = error.to_string();
             let SessionError::NotStarted(StartError { command, fault: StartFault::NotExecuted { source } }) =
                 error
@@ -154,6 +151,7 @@ fn was_too_short(error: &SessionError) -> bool {
 }
 
 /// The fault of a start that the time was over for.
+#[cfg(unix)]
 fn fault_in_time(connect: impl Fn(Duration) -> SessionError) -> (StartFault, String) {
     let mut timeout = Duration::from_millis(50);
     loop {
@@ -167,12 +165,13 @@ fn fault_in_time(connect: impl Fn(Duration) -> SessionError) -> (StartFault, Str
     }
 }
 
+#[cfg(unix)] // Its program is a script of sh(1).
 #[test]
 fn a_started_program_that_does_not_listen_in_time_is_named_with_its_process() {
     let place = Place::new();
-    let program = place.script("exec /bin/sleep 600");
+    let program = script(&place, "exec /bin/sleep 600");
     for half in HALVES {
-        let connect = |timeout| half.connect(&place.connector(&program, timeout)).unwrap_err();
+        let connect = |timeout| half.connect(&connector(&place, &program, timeout)).unwrap_err();
         let (fault, text) = fault_in_time(connect);
         let StartFault::NotListening { pid, .. } = fault else { panic!("{text}") };
         assert!(shell(&format!("kill {pid}")), "{text}");
@@ -183,17 +182,18 @@ fn a_started_program_that_does_not_listen_in_time_is_named_with_its_process() {
     }
 }
 
+#[cfg(unix)] // Its program is a script of sh(1).
 #[test]
 fn a_program_that_makes_way_for_nobody_is_started_again_until_the_time_is_up() {
     let place = Place::new();
-    let starts = place.0.path().join("starts");
-    let program = place.script(&format!("echo >>'{}'; exit 3", starts.display()));
+    let starts = place.path().join("starts");
+    let program = script(&place, &format!("echo >>'{}'; exit 3", starts.display()));
     for half in HALVES {
         let mut timeout = Duration::from_millis(50);
         while !std::fs::read(&starts).is_ok_and(|starts| starts.len() > 2) {
             assert!(timeout < Duration::from_secs(120), "it is not started again");
             let (fault, text) = fault_in_time(|at_least| {
-                half.connect(&place.connector(&program, timeout.max(at_least))).unwrap_err()
+                half.connect(&connector(&place, &program, timeout.max(at_least))).unwrap_err()
             });
             timeout *= 2;
             match fault {
@@ -222,7 +222,7 @@ fn a_start_waits_for_a_thread_that_may_block_and_not_beyond_the_limit() {
     let busy = runtime.spawn_blocking(move || released.recv().is_err());
     let mut timeout = Duration::from_millis(50);
     let error = loop {
-        let connector = place.connector("/absent/brokerd".as_ref(), timeout);
+        let connector = connector(&place, "/absent/brokerd".as_ref(), timeout);
         match runtime.block_on(broker_client::Session::connect(&connector)).unwrap_err() {
             // The time was over before anything was started.
             SessionError::NoBroker { .. } if timeout < LONG => timeout *= 2,

@@ -1,11 +1,11 @@
 //! What is remembered on disk, over real sockets. Each connector stands for a process of its own, as all
 //! that connectors share is the directory.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 #[allow(dead_code, reason = "each test binary uses its part")]
 mod fake;
 
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use broker_client::{Connector, Hello, Origin, PayloadProtocol};
 
 use fake::bytes::{Response, number, text};
 use fake::session::HALVES;
-use fake::{FakeServer, Request, hello};
+use fake::{FakeServer, Place, Request, hello};
 
 const CONTROL: u64 = 0;
 const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
@@ -42,13 +42,13 @@ fn echo(request: &Request) -> Vec<u8> {
 struct Scene {
     broker: FakeServer,
     backend: FakeServer,
-    place: tempfile::TempDir,
+    place: Place,
 }
 
 impl Scene {
     fn with(backend: FakeServer) -> Self {
         let broker = broker_naming(backend.endpoint(), 1_800);
-        Self { broker, backend, place: tempfile::tempdir().unwrap() }
+        Self { broker, backend, place: Place::new() }
     }
 
     fn echoing() -> Self {
@@ -79,6 +79,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+#[cfg(unix)]
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o7777
 }
@@ -98,6 +99,7 @@ fn another_process_does_without_a_hello_too() {
     }
 }
 
+#[cfg(unix)] // Modes.
 #[test]
 fn nobody_but_the_user_sees_what_is_remembered() {
     for half in HALVES {
@@ -108,6 +110,7 @@ fn nobody_but_the_user_sees_what_is_remembered() {
     }
 }
 
+#[cfg(unix)] // Modes.
 #[test]
 fn a_place_or_a_file_that_others_may_write_to_is_done_without() {
     for half in HALVES {
@@ -146,7 +149,7 @@ fn a_backend_that_is_gone_is_forgotten_on_disk_even_where_the_broker_cannot_be_a
         let connector = || Connector::new(hello()).broker(&endpoint).with_disk_cache_in(&cache);
         half.connect(&connector()).unwrap();
         drop((broker, backend));
-        half.connect(&connector().broker(place.path().join("nobody.sock"))).unwrap_err();
+        half.connect(&connector().broker(place.endpoint("nobody.sock"))).unwrap_err();
         assert_eq!(files(&cache).len(), 1, "another broker's answer is not tried");
         half.connect(&connector()).unwrap_err();
         assert_eq!(files(&cache), Vec::<PathBuf>::new());
@@ -195,7 +198,7 @@ fn without_keepalive_nothing_is_left() {
     for half in HALVES {
         let backend = FakeServer::conversing(echo);
         let broker = broker_naming(backend.endpoint(), 0);
-        let place = tempfile::tempdir().unwrap();
+        let place = Place::new();
         let connector = || Connector::new(hello()).broker(broker.endpoint()).with_disk_cache_in(place.path());
         for _ in 0..2 {
             assert_eq!(half.connect(&connector()).unwrap().origin(), Origin::Broker);

@@ -18,7 +18,7 @@ use broker_transport::stream::ConnectErrorKind;
 
 use fake::bytes::{Response, number, text};
 use fake::session::HALVES;
-use fake::{FakeServer, Request, hello};
+use fake::{FakeServer, Place, Request, hello};
 
 const CONTROL: u64 = 0;
 
@@ -181,8 +181,8 @@ fn when_the_backend_is_gone_the_broker_is_asked_for_the_next() {
 #[test]
 fn a_backend_that_takes_no_connection_is_not_waited_for_before_the_broker_is_asked() {
     for half in HALVES {
-        let place = tempfile::tempdir().unwrap();
-        let full = place.path().join("full.sock");
+        let place = Place::new();
+        let full = place.endpoint("full.sock");
         // One place in its queue, and nobody who ever takes a connection out of it.
         let options = BindOptions { backlog: 0, ..BindOptions::default() };
         let _listener = BoundSocket::bind(&full, &options).unwrap();

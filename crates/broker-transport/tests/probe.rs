@@ -1,10 +1,12 @@
 //! Identity probes and readiness, against backends made for the occasion.
-#![cfg(all(unix, feature = "tokio"))]
+#![cfg(feature = "tokio")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 mod common;
+#[path = "common/place.rs"]
+mod place;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use broker_protocol::bytes::Bytes;
@@ -17,10 +19,11 @@ use broker_transport::probe::{
     Expectation, MAX_ANSWER, Mismatch, NotReady, ProbeFailure, ProbeFault, probe_identity,
     probe_identity_blocking, probe_identity_within, wait_ready,
 };
-use broker_transport::process::{Exit, SpawnCommand, StopSignal};
+use broker_transport::process::{Exit, StopSignal};
 use broker_transport::stream::ConnectErrorKind;
 
-use common::{sh, spawn};
+use common::{helper, spawn};
+use place::Place;
 
 fn process(pid: u32) -> DaemonProcess {
     DaemonProcess { pid, boot_id: "boot".into(), ..DaemonProcess::default() }
@@ -46,15 +49,10 @@ fn honest(pid: u32) -> impl Fn(&Frame) -> Bytes {
     move |request| frame_bytes(&probe::answer(request, &process(pid)).unwrap()).unwrap()
 }
 
-fn place() -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
-    (dir, path)
-}
-
 #[tokio::test]
 async fn an_honest_backend_is_identified_async_and_blocking() {
-    let (_dir, path) = place();
+    let place = Place::new();
+    let path = place.endpoint("socket");
     serve(&path, honest(7));
     assert_eq!(probe_identity(&path).await.unwrap(), process(7));
     let blocking = tokio::task::spawn_blocking(move || probe_identity_blocking(path));
@@ -63,7 +61,8 @@ async fn an_honest_backend_is_identified_async_and_blocking() {
 
 #[tokio::test]
 async fn an_answer_to_another_nonce_is_none() {
-    let (_dir, path) = place();
+    let place = Place::new();
+    let path = place.endpoint("socket");
     serve(&path, |_| {
         let other = probe::request(&[0; 32], 1);
         frame_bytes(&probe::answer(&other, &process(7)).unwrap()).unwrap()
@@ -74,9 +73,9 @@ async fn an_answer_to_another_nonce_is_none() {
 
 #[tokio::test]
 async fn the_longest_answer_is_taken_and_one_more_byte_is_not() {
-    let (_dir, path) = place();
+    let place = Place::new();
     for (excess, is_taken) in [(0, true), (1, false)] {
-        let path = path.with_extension(excess.to_string());
+        let path = place.endpoint(&excess.to_string());
         serve(&path, move |request| {
             let mut answer = probe::answer(request, &process(7)).unwrap();
             answer.tracestate = "x".repeat(MAX_ANSWER / 2);
@@ -99,8 +98,9 @@ async fn the_longest_answer_is_taken_and_one_more_byte_is_not() {
 
 #[tokio::test]
 async fn nobody_a_silent_one_and_one_who_hangs_up_are_told_apart() {
-    let (dir, path) = place();
-    let error = probe_identity(dir.path().join("absent")).await.unwrap_err();
+    let place = Place::new();
+    let path = place.endpoint("socket");
+    let error = probe_identity(place.endpoint("absent")).await.unwrap_err();
     assert!(matches!(&error.cause, ProbeFailure::Connect(error) if error.kind == ConnectErrorKind::NotFound));
     assert!(error.to_string().contains("absent"));
 
@@ -120,8 +120,9 @@ async fn nobody_a_silent_one_and_one_who_hangs_up_are_told_apart() {
 
 #[tokio::test]
 async fn a_child_is_ready_once_it_answers_as_expected() {
-    let (_dir, path) = place();
-    let child = spawn(SpawnCommand::new("/bin/sleep").arg("1000")).await;
+    let place = Place::new();
+    let path = place.endpoint("socket");
+    let child = spawn(helper("sleep")).await;
     let expectation = Expectation { pid: Some(child.pid()), ..Expectation::default() };
     let limit = Duration::from_secs(60);
     let pid = child.pid();
@@ -142,8 +143,9 @@ async fn a_child_is_ready_once_it_answers_as_expected() {
 
 #[tokio::test]
 async fn waiting_ends_with_the_child_long_before_its_time() {
-    let (_dir, path) = place();
-    let child = spawn(sh("echo no such database >&2; exit 7")).await;
+    let place = Place::new();
+    let path = place.endpoint("socket");
+    let child = spawn(helper("say no such database; exit 7")).await;
     let limit = Duration::from_secs(3600);
     let error = wait_ready(&path, &child, &Expectation::default(), limit).await.unwrap_err();
     assert!(matches!(error, NotReady::Died { exit: Exit::Code(7) }), "{error}");
@@ -152,8 +154,9 @@ async fn waiting_ends_with_the_child_long_before_its_time() {
 
 #[tokio::test]
 async fn a_child_that_never_answers_is_given_up_and_the_last_failure_told() {
-    let (_dir, path) = place();
-    let child = spawn(SpawnCommand::new("/bin/sleep").arg("1000")).await;
+    let place = Place::new();
+    let path = place.endpoint("socket");
+    let child = spawn(helper("sleep")).await;
     let limit = Duration::from_millis(20);
     let error = wait_ready(&path, &child, &Expectation::default(), limit).await.unwrap_err();
     assert!(matches!(error, NotReady::TimedOut { .. }), "{error}");

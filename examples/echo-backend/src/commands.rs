@@ -76,6 +76,7 @@ mod tests {
         assert_eq!(answer_to("?env NO_SUCH_VARIABLE").unwrap(), "");
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn open_descriptors_are_counted_without_the_one_that_counts() {
         let before = answer_to("?fds").unwrap();

@@ -9,8 +9,8 @@ use broker_protocol::handoff::Verdict;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{DaemonProcess, Frame};
 use broker_protocol::{ConnectionId, HandoffToken, PayloadProtocol, frame_bytes};
-use broker_transport::fd_passing::send_with_fds;
 use broker_transport::frame_io::read_frame_body;
+use broker_transport::passing::Recipient;
 use tokio::sync::watch;
 
 use super::*;
@@ -98,17 +98,19 @@ impl Scene {
 
     /// Offers one end of a connection; the other end.
     async fn offer(&mut self, service: &str, reply: &'static str) -> Stream {
-        let (client, passed) = Stream::pair().unwrap();
+        let (passed, client) = Stream::pair().unwrap();
+        let passage = Recipient::peer_of(&self.near).unwrap().prepare(passed.descriptor()).unwrap();
         let offer = Offer {
             token: HandoffToken::from_bytes([7; 16]),
             service: service.parse().unwrap(),
             connection: ConnectionId::new(9).unwrap(),
             request_id: 1,
             reply: (!reply.is_empty()).then(|| reply.into()),
-            handle_value: 0,
+            handle_value: passage.handle_value(),
         };
         let bytes = frame_bytes(&offer.to_frame()).unwrap();
-        assert_eq!(send_with_fds(&self.near, &bytes, &[passed.descriptor()]).await.unwrap(), bytes.len());
+        let sent = passage.send(&self.near, &bytes, passed.descriptor()).await.unwrap();
+        assert_eq!(sent, bytes.len());
         client
     }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use broker_transport::endpoint::Platform;
 use tokio::time::{Instant, sleep};
 
 use super::report::{Outcome, failed, skipped};
@@ -32,6 +33,11 @@ impl Count {
         if pid == std::process::id() {
             return Err(skipped(
                 "the service runs in the test's own process, whose descriptors are not its alone",
+            ));
+        }
+        if Platform::CURRENT == Platform::Windows {
+            return Err(skipped(
+                "a process's handles are also those of its threads and its events, which come and go",
             ));
         }
         Ok(Self { pid, before: open(pid).map_err(|error| cannot_count(pid, &error))? })

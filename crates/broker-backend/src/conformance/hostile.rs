@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_protocol::{FRAMING_VERSION, PayloadProtocol};
+use tokio::time::sleep;
 
 use super::line::{Came, Ending, Line};
 use super::probe::{TWICE, is_about};
@@ -48,11 +49,16 @@ async fn beside(subject: &Subject, bytes: &[u8]) -> Outcome {
     let mut witness = Witness::begin(subject).await?;
     for attacker in [subject.dial().await?, introduced(subject).await?] {
         attacker.send(bytes).await;
-        // Where that cannot be said, it is closed soon.
-        let _ = attacker.finish();
+        let kept = KEPT.min(subject.patience);
         // An older format may have an answer to it; a service that falls over has the time to.
-        let _ = attacker.ending_within(KEPT.min(subject.patience)).await;
-        drop(attacker);
+        if attacker.finish().is_ok() {
+            let _ = attacker.ending_within(kept).await;
+            drop(attacker);
+        } else {
+            // Where nothing else says that it was all, the end does.
+            drop(attacker);
+            sleep(kept).await;
+        }
         witness.is_well(subject).await?;
     }
     Ok(())

@@ -232,9 +232,7 @@ impl Conformance {
 async fn start(program: &Program) -> (PathBuf, Outcome<Started>) {
     match Place::new() {
         Ok(place) => (place.endpoint(), Started::start(program, place).await),
-        Err(error) => {
-            (PathBuf::new(), Err(report::skipped(format_args!("no directory to start it in: {error}"))))
-        }
+        Err(stop) => (PathBuf::new(), Err(stop)),
     }
 }
 

@@ -61,20 +61,26 @@ impl Program {
 }
 
 /// Where a program's endpoint will lie.
-pub(super) struct Place(TempDir);
+pub(super) struct Place {
+    endpoint: PathBuf,
+    /// What the endpoint lies in, where it lies in anything.
+    _dir: Option<TempDir>,
+}
 
 impl Place {
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> Outcome<Self> {
+        if Platform::CURRENT == Platform::Windows {
+            let endpoint = endpoint::new_backend_endpoint().map_err(skipped)?;
+            return Ok(Self { endpoint, _dir: None });
+        }
         // Short, as a socket's path has to fit its address.
-        tempfile::Builder::new().prefix("rpc").tempdir().map(Self)
+        let dir = tempfile::Builder::new().prefix("rpc").tempdir();
+        let dir = dir.map_err(|error| skipped(format_args!("no directory to start it in: {error}")))?;
+        Ok(Self { endpoint: dir.path().join("be.sock"), _dir: Some(dir) })
     }
 
     pub(super) fn endpoint(&self) -> PathBuf {
-        match Platform::CURRENT {
-            Platform::Linux | Platform::MacOs => self.0.path().join("be.sock"),
-            // A pipe lies in no directory, so it has the random name of this one.
-            Platform::Windows => self.0.path().file_name().unwrap_or_default().into(),
-        }
+        self.endpoint.clone()
     }
 }
 

@@ -105,8 +105,7 @@ enum Kept {
 struct Over;
 
 impl Broken {
-    pub(crate) fn start(fault: Fault, place: &Path) -> Self {
-        let (endpoint, offers) = (place.join("be.sock"), place.join("offers.sock"));
+    pub(crate) fn start(fault: Fault, [endpoint, offers]: [PathBuf; 2]) -> Self {
         let state = Arc::new(State {
             fault,
             endpoint: endpoint.clone(),

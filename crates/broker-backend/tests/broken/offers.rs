@@ -6,6 +6,7 @@ use std::sync::Arc;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{Frame, HandoffAck, HandoffOffer};
 use broker_transport::fd_passing::recv_with_fds;
+use broker_transport::passing::{CARRIER, Carrier, claim};
 use broker_transport::stream::Stream;
 
 use super::{Fault, Kept, Over, SERVICE, State, dies_of, framed, read, read_body, serve};
@@ -16,18 +17,25 @@ pub(super) async fn take(broker: Stream, state: Arc<State>) {
 }
 
 async fn receive(broker: Stream, state: &Arc<State>) -> Result<(), Over> {
-    let mut token = [0; 16];
-    let received = recv_with_fds(&broker, &mut token, 1).await.map_err(|_| Over)?;
-    let passed = received.descriptors.into_iter().next();
-    if received.len != 16 || (passed.is_none() && state.fault != Fault::AcceptsNoDescriptor) {
-        return Err(Over);
+    let (mut token, mut carried) = (None, None);
+    if CARRIER == Carrier::Message {
+        let mut bytes = [0; 16];
+        let received = recv_with_fds(&broker, &mut bytes, 1).await.map_err(|_| Over)?;
+        if received.len != 16 {
+            return Err(Over);
+        }
+        (token, carried) = (Some(bytes), received.descriptors.into_iter().next());
     }
     read(&broker, 1).await?;
     let few = state.fault == Fault::WantsOffersInFewPieces;
     let body = read_body(&broker, state, few).await.map_err(|_| Over)?;
     let frame = Frame::decode(&body[..]).map_err(|_| Over)?;
     let offer = HandoffOffer::decode(frame.payload.clone()).map_err(|_| Over)?;
-    if offer.token != token && state.fault != Fault::AcceptsAnotherToken {
+    if token.is_some_and(|token| offer.token != token) && state.fault != Fault::AcceptsAnotherToken {
+        return Err(Over);
+    }
+    let passed = claim(carried, offer.handle_value, &broker).ok();
+    if passed.is_none() && state.fault != Fault::AcceptsNoDescriptor {
         return Err(Over);
     }
     let passed = match passed {
@@ -52,7 +60,9 @@ async fn receive(broker: Stream, state: &Arc<State>) -> Result<(), Over> {
             Fault::KeepsACopyOfEachConnection => {
                 state.keep(Kept::Connection(client.try_clone_descriptor().unwrap()));
             }
-            Fault::LeavesAFileOpenPerOffer => state.keep(Kept::File(File::open("/dev/null").unwrap())),
+            Fault::LeavesAFileOpenPerOffer => {
+                state.keep(Kept::File(File::open(std::env::current_exe().unwrap()).unwrap()));
+            }
             _ => {}
         }
         tokio::spawn(serve(client, Arc::clone(state)));

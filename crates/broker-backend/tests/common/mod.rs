@@ -1,22 +1,26 @@
 //! What the tests over real sockets share: a backend to talk to, and bytes written by hand.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::path::{Path, PathBuf};
+mod place;
+pub(crate) mod wine;
+
+use std::path::PathBuf;
 
 use broker_backend::{Backend, Handler, Identity, ServeError};
 use broker_protocol::bytes::Bytes;
 use broker_transport::frame_io::read_frame_body;
 use broker_transport::stream::Stream;
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+pub(crate) use place::Place;
 
 /// A backend that serves in the background.
 pub(crate) struct Served {
     pub(crate) endpoint: PathBuf,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ServeError>>,
-    place: TempDir,
+    place: Place,
 }
 
 impl Served {
@@ -33,8 +37,8 @@ impl Served {
 
     /// Starts what `with` makes of the plain backend.
     pub(crate) fn start_with(handler: impl Handler, with: impl FnOnce(Backend) -> Backend) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let backend = with(Backend::bind(place.path().join("be.sock")).unwrap());
+        let place = Place::new();
+        let backend = with(Backend::bind(place.endpoint("be.sock")).unwrap());
         let endpoint = backend.endpoint().to_owned();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(backend.serve_until(handler, async { stopped.await.unwrap_or_default() }));
@@ -46,7 +50,7 @@ impl Served {
     }
 
     /// Asks it to stop, without waiting until it has.
-    pub(crate) fn ask_to_stop(self) -> (JoinHandle<Result<(), ServeError>>, TempDir) {
+    pub(crate) fn ask_to_stop(self) -> (JoinHandle<Result<(), ServeError>>, Place) {
         let _ = self.stop.send(());
         (self.serving, self.place)
     }
@@ -55,13 +59,8 @@ impl Served {
     pub(crate) async fn stop(self) {
         let (serving, place) = self.ask_to_stop();
         serving.await.unwrap().unwrap();
-        assert_left_empty(place.path());
+        place.assert_left_empty();
     }
-}
-
-pub(crate) fn assert_left_empty(place: &Path) {
-    let left: Vec<_> = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A body with the header that makes it a frame on the wire.

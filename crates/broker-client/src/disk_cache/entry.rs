@@ -184,7 +184,7 @@ mod tests {
             |entry| entry.boot_id = "another boot".into(),
             |entry| entry.boot_id.clear(),
             |entry| entry.listener_user ^= 1,
-            |entry| entry.listener_user |= 1 << 40,
+            |entry| entry.listener_user ^= 1 << 40,
             |entry| entry.listener_pid = 0,
             |entry| entry.negotiated.clear(),
             |entry| entry.negotiated.push(0xFF),

@@ -143,9 +143,11 @@ mod tests {
     fn of_two_writers_one_gives_way_and_the_content_is_whole() {
         let (_dir, path) = place();
         let (first, late) = (Temporary::open(&path).unwrap(), Temporary::open(&path).unwrap());
-        first.file.try_lock().unwrap();
-        assert!(replace(&path, b"no").is_err(), "the first one is writing");
+        let busy = Temporary::open(&path).unwrap();
+        busy.file.try_lock().unwrap();
+        assert!(replace(&path, b"no").is_err(), "somebody is writing");
         assert_eq!(read(&path, LIMIT), None);
+        drop(busy);
         first.put(b"first").unwrap();
         let next = Temporary::open(&path).unwrap();
         assert!(late.put(b"late").is_err(), "what it has opened is the entry by now");
@@ -161,6 +163,10 @@ mod tests {
         let target = dir.path().join("target");
         std::fs::write(&target, "foreign").unwrap();
         std::fs::soft_link(&target, &path).unwrap();
+        if !path.is_symlink() {
+            println!("not tested: Wine does not make symbolic links, though it says so");
+            return;
+        }
         assert_eq!(read(&path, LIMIT), None);
         replace(&path, b"own").unwrap();
         assert_eq!(read(&path, LIMIT).unwrap(), b"own");

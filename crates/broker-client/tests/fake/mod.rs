@@ -1,6 +1,7 @@
 //! Brokers and backends that say whatever a test wants, and both halves of the client asking them.
 
 pub(crate) mod bytes;
+mod place;
 pub(crate) mod session;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use bytes::Fields;
+pub(crate) use place::Place;
 
 /// Far beyond what anything here takes: reaching it is a failure, not a matter of speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,7 +64,7 @@ enum Manner {
 
 /// A broker or a backend in a thread of its own; ends when it is dropped.
 pub(crate) struct FakeServer {
-    place: tempfile::TempDir,
+    place: Place,
     requests: Heard,
     connections: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
@@ -96,8 +98,8 @@ impl FakeServer {
     }
 
     fn start(manner: Manner) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let socket = BoundSocket::bind(place.path().join("fake.sock"), &BindOptions::default()).unwrap();
+        let place = Place::new();
+        let socket = BoundSocket::bind(place.endpoint("fake.sock"), &BindOptions::default()).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&requests);
         let connections = Arc::new(AtomicUsize::new(0));
@@ -115,7 +117,7 @@ impl FakeServer {
     }
 
     pub(crate) fn endpoint(&self) -> PathBuf {
-        self.place.path().join("fake.sock")
+        self.place.endpoint("fake.sock")
     }
 
     /// Every request that came, in order.
@@ -192,7 +194,13 @@ async fn serve(socket: BoundSocket, manner: Manner, heard: &Heard, accepted: &At
                 conversations.spawn(async move { while reply(&stream, &script, &heard).await.is_some() {} });
             }
             // Whoever sent a request meanwhile need not be there any more.
-            Manner::Unread(bytes) => drop(stream.send_all(bytes).await),
+            Manner::Unread(bytes) => {
+                drop(stream.send_all(bytes).await);
+                if cfg!(windows) {
+                    // Who is gone before the client has looked is nobody there, and what it said is not read.
+                    drop(stream.peek(&mut [0]).await);
+                }
+            }
         }
     }
 }

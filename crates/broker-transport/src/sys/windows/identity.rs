@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 use windows_sys::Wdk::System::SystemInformation::{NtQuerySystemInformation, SystemTimeOfDayInformation};
 use windows_sys::Win32::Foundation::{
-    ERROR_INVALID_PARAMETER, ERROR_SUCCESS, FILETIME, HANDLE, RtlNtStatusToDosError,
+    ERROR_INVALID_PARAMETER, ERROR_SUCCESS, FILETIME, HANDLE, RtlNtStatusToDosError, STILL_ACTIVE,
 };
 use windows_sys::Win32::Security::Authorization::ConvertSidToStringSidW;
 use windows_sys::Win32::Security::{GetTokenInformation, PSID, TOKEN_QUERY, TOKEN_USER, TokenUser};
@@ -27,7 +27,7 @@ use windows_sys::Win32::System::Registry::{
 };
 use windows_sys::Win32::System::SystemInformation::{ComputerNamePhysicalDnsHostname, GetComputerNameExW};
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, GetProcessId, GetProcessTimes, OpenProcess, OpenProcessToken,
+    GetCurrentProcess, GetExitCodeProcess, GetProcessId, GetProcessTimes, OpenProcess, OpenProcessToken,
     PROCESS_QUERY_LIMITED_INFORMATION, QueryFullProcessImageNameW,
 };
 use windows_sys::core::{PWSTR, w};
@@ -139,6 +139,9 @@ pub(crate) fn process_start_time(pid: u32) -> Result<u64, IdentityError> {
 
 pub(crate) fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {
     let name = |process: BorrowedHandle<'_>| {
+        if has_ended(process)? {
+            return Err(io::Error::from_raw_os_error(ESRCH));
+        }
         // SAFETY: the handle is open, and the buffer has the room that its number says.
         filled(|buffer, length| unsafe {
             QueryFullProcessImageNameW(process.as_raw_handle(), 0, buffer, length)
@@ -242,6 +245,15 @@ pub(crate) fn user_key(sid_text: &str) -> u64 {
     let mut key = [0; 8];
     key.copy_from_slice(&blake3::hash(sid_text.as_bytes()).as_bytes()[..8]);
     u64::from_le_bytes(key).max(1)
+}
+
+/// Whether it has ended, though somebody still holds it. One that has ended with the code of those that run is
+/// taken for one.
+fn has_ended(process: BorrowedHandle<'_>) -> io::Result<bool> {
+    let mut code = 0;
+    // SAFETY: the handle is open, and the number is written to.
+    done(unsafe { GetExitCodeProcess(process.as_raw_handle(), &raw mut code) })?;
+    Ok(code != STILL_ACTIVE.cast_unsigned())
 }
 
 fn of_process<T>(

@@ -110,6 +110,14 @@ fn write(pipe: &Arc<OwnedHandle>, bytes: &[u8], deadline: Option<Instant>) -> io
     }
 }
 
+/// Fails once the deadline has passed: a peer that never pauses would keep its caller for ever.
+fn in_time(deadline: Option<Instant>) -> io::Result<()> {
+    match deadline {
+        Some(deadline) if deadline <= Instant::now() => Err(io::ErrorKind::TimedOut.into()),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// The bytes of a call that reads none.
 pub(super) const fn no_bytes() -> *mut [u8] {
     slice_from_raw_parts_mut(null_mut(), 0)
@@ -247,6 +255,7 @@ impl BlockingStream {
     /// # Errors
     /// Kind `TimedOut` after the deadline.
     pub fn read_before(&self, buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
+        in_time(deadline)?;
         read(&self.pipe, buffer, deadline)
     }
 
@@ -257,6 +266,7 @@ impl BlockingStream {
     /// Kind `TimedOut` after the deadline; part of the bytes may be sent.
     pub fn send_all_before(&self, mut bytes: &[u8], deadline: Option<Instant>) -> io::Result<()> {
         while !bytes.is_empty() {
+            in_time(deadline)?;
             let sent = write(&self.pipe, bytes, deadline)?;
             bytes = &bytes[sent..];
         }
