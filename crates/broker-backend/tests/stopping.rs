@@ -16,7 +16,7 @@ use common::{Place, Served, closes, read_body, request, response};
 /// name.
 const WHILE_STOPPING: ConnectErrorKind = match Platform::CURRENT {
     Platform::Linux | Platform::MacOs => ConnectErrorKind::NotFound,
-    Platform::Windows => ConnectErrorKind::Busy,
+    Platform::Windows => ConnectErrorKind::Refused,
 };
 
 async fn echo(request: Request) -> Bytes {

@@ -141,6 +141,18 @@ async fn a_client_that_has_gone_again_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_said_its_last_word_and_is_gone_is_known_still() {
+    let path = name("last-word");
+    let listener = Listener::bind(&path, &BindOptions::default()).unwrap();
+    let client = Stream::connect(&path).await.unwrap();
+    let server = listener.accept().await.unwrap().stream;
+    server.send_all(b"refused").await.unwrap();
+    drop(server);
+    assert!(client.peer().unwrap().user.is_self());
+    assert_eq!(client.read_some(&mut [0; 16]).await.unwrap(), 7);
+}
+
+#[tokio::test]
 async fn a_failed_connect_says_why() {
     let absent = Stream::connect(name("absent")).await.unwrap_err();
     assert_eq!(absent.kind, ConnectErrorKind::NotFound);

@@ -54,9 +54,24 @@ pub(crate) fn patient(stream: &Stream) {
 
 /// Whether the peer still holds its end, and has said nothing.
 pub(crate) fn is_open(stream: &Stream) -> bool {
-    stream
-        .read_before(&mut [0; 1], Some(Instant::now()))
-        .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    peek(stream) == Some(0)
+}
+
+/// How many bytes there are; nothing once the peer has closed its end.
+fn peek(stream: &Stream) -> Option<u32> {
+    let mut available = 0;
+    // SAFETY: the handle is open, the count has room, and what is not wanted may be null.
+    let is_open = unsafe {
+        PeekNamedPipe(
+            stream.as_handle().as_raw_handle(),
+            null_mut(),
+            0,
+            null_mut(),
+            &raw mut available,
+            null_mut(),
+        )
+    };
+    (is_open != 0).then_some(available)
 }
 
 /// A listener of a peer that knows only bytes.
@@ -133,22 +148,10 @@ impl Listener {
 fn says_something(stream: &Stream) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut available = 0;
-        // SAFETY: the handle is open, the count has room, and what is not wanted may be null.
-        let is_open = unsafe {
-            PeekNamedPipe(
-                stream.as_handle().as_raw_handle(),
-                null_mut(),
-                0,
-                null_mut(),
-                &raw mut available,
-                null_mut(),
-            )
-        };
-        match (is_open, available) {
-            (0, _) => return false,
-            (_, 0) => assert!(Instant::now() < deadline, "nothing came"),
-            _ => return true,
+        match peek(stream) {
+            None => return false,
+            Some(0) => assert!(Instant::now() < deadline, "nothing came"),
+            Some(_) => return true,
         }
         std::thread::yield_now();
     }

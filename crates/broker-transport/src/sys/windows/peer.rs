@@ -1,10 +1,11 @@
 //! Who is at the other end of a pipe.
 //!
-//! The system names the process that opened the other end, and that process's token names its user. But an end can
-//! be passed on, and the number of a process that has ended goes to another. A client's end can be opened by this
-//! user alone, as the pipe's access list says. A server's cannot be trusted so far: whoever takes a name first may
-//! let its process end, and wait until the number is a victim's. What cannot be forged is the owner of the pipe.
-//! Invariant: a server's user is also the one that owns the pipe.
+//! The system names the process that opened the other end. But an end can be passed on, and the number of a process
+//! that has ended goes to another. A client's end can be opened by this user alone, as the pipe's access list says, so
+//! its process's token names the user. A server's cannot be trusted so far: whoever takes a name first may let its
+//! process end, and wait until the number is a victim's. What cannot be forged is the owner of the pipe, which is also
+//! known when its server has said all it has to say and is gone.
+//! Invariant: a server's user is the one that owns the pipe.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -12,19 +13,29 @@ use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 
 use windows_sys::Win32::System::Threading::PROCESS_QUERY_LIMITED_INFORMATION;
 
-use super::identity::{self, LOCAL_SYSTEM};
+use super::identity;
 use super::pipe::{self, End};
 use super::security::owner;
 use crate::peer::{PeerCredentials, UserId};
 
 pub(super) fn credentials(pipe: BorrowedHandle<'_>, end: End) -> io::Result<PeerCredentials> {
-    let (pid, process) = process(pipe, end, PROCESS_QUERY_LIMITED_INFORMATION)?;
-    let sid = identity::token_user_sid(process.as_handle())?;
-    if end == End::Client {
-        check_owner(&owner(pipe)?, &sid)?;
-    }
+    let owner = match end {
+        End::Server => None,
+        // What an administrator makes may belong to all of them; then the token tells who it was.
+        End::Client => Some(owner(pipe)?).filter(|owner| !SHARED_OWNERS.contains(&owner.as_str())),
+    };
+    let (pid, sid) = match owner {
+        Some(owner) => (pid(pipe, end)?, owner),
+        None => {
+            let (pid, process) = process(pipe, end, PROCESS_QUERY_LIMITED_INFORMATION)?;
+            (pid, identity::token_user_sid(process.as_handle())?)
+        }
+    };
     Ok(PeerCredentials { user: UserId::from_key(identity::user_key(&sid)), gid: None, pid: Some(pid) })
 }
+
+/// Owners that are no single user: the administrators.
+const SHARED_OWNERS: [&str; 1] = ["S-1-5-32-544"];
 
 /// The peer's process, opened with these access rights.
 pub(super) fn process(
@@ -41,17 +52,6 @@ pub(super) fn process(
     Ok((pid, process?))
 }
 
-/// What an administrator makes belongs to all of them, or to the system.
-const SYSTEMS: [&str; 2] = [LOCAL_SYSTEM, "S-1-5-32-544"];
-
-fn check_owner(owner: &str, user: &str) -> io::Result<()> {
-    if owner == user || SYSTEMS.contains(&owner) {
-        return Ok(());
-    }
-    let what = format!("the pipe belongs to {owner}, but its server says that it runs as {user}");
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
-}
-
 /// The number of the peer's process.
 pub(super) fn pid(pipe: BorrowedHandle<'_>, end: End) -> io::Result<NonZeroU32> {
     let other = match end {
@@ -60,18 +60,4 @@ pub(super) fn pid(pipe: BorrowedHandle<'_>, end: End) -> io::Result<NonZeroU32> 
     };
     let unknown = || io::Error::new(io::ErrorKind::NotFound, "the system does not name the peer's process");
     pipe::process_of(pipe, other)?.ok_or_else(unknown)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_is_whose_the_pipe_is() {
-        assert!(check_owner("S-1-5-21-7", "S-1-5-21-7").is_ok());
-        assert!(check_owner("S-1-5-32-544", "S-1-5-21-7").is_ok());
-        assert!(check_owner("S-1-5-18", "S-1-5-21-7").is_ok());
-        let error = check_owner("S-1-5-21-8", "S-1-5-21-7").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    }
 }
