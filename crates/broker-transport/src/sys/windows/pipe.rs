@@ -12,7 +12,7 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 
 use windows_sys::Wdk::Storage::FileSystem::{
-    FILE_PIPE_CLOSING_STATE, FILE_PIPE_LOCAL_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT,
+    FILE_INFORMATION_CLASS, FILE_PIPE_CLOSING_STATE, FILE_PIPE_LOCAL_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT,
     FILE_SYNCHRONOUS_IO_NONALERT, FileModeInformation, FilePipeLocalInformation, NtQueryInformationFile,
 };
 use windows_sys::Win32::Foundation::{
@@ -123,21 +123,12 @@ pub(super) fn end(pipe: BorrowedHandle<'_>) -> io::Result<End> {
 /// [`end`] of a pipe that somebody else has opened.
 pub(super) fn end_of_foreign(pipe: BorrowedHandle<'_>) -> io::Result<End> {
     let end = end(pipe)?;
-    let mut status = IO_STATUS_BLOCK::default();
     let mut mode = 0_u32;
-    // SAFETY: both results have room; the length is that of the second.
-    let outcome = unsafe {
-        NtQueryInformationFile(
-            pipe.as_raw_handle(),
-            &raw mut status,
-            (&raw mut mode).cast(),
-            size_of::<u32>() as u32,
-            FileModeInformation,
-        )
-    };
+    // SAFETY: the mode is what is asked for.
+    let is_known = unsafe { query(pipe, FileModeInformation, &mut mode) };
     // A system that does not tell is taken to have opened it as everybody does.
     let waits = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
-    if outcome >= 0 && mode & waits != 0 {
+    if is_known.is_ok() && mode & waits != 0 {
         let what = "a pipe that was not opened for overlapped calls";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
@@ -192,22 +183,28 @@ pub(super) fn peek(pipe: BorrowedHandle<'_>, buffer: &mut [u8]) -> io::Result<Lo
 
 /// Whether the other end is closed, whatever there is still to read.
 pub(super) fn is_closing(pipe: BorrowedHandle<'_>) -> io::Result<bool> {
-    let mut status = IO_STATUS_BLOCK::default();
     let mut facts = FILE_PIPE_LOCAL_INFORMATION::default();
-    // SAFETY: both results have room; the length is that of the second.
-    let outcome = unsafe {
-        NtQueryInformationFile(
-            pipe.as_raw_handle(),
-            &raw mut status,
-            (&raw mut facts).cast(),
-            size_of::<FILE_PIPE_LOCAL_INFORMATION>() as u32,
-            FilePipeLocalInformation,
-        )
-    };
-    if outcome < 0 {
-        return Err(of_status(outcome));
-    }
+    // SAFETY: the structure is the one that is asked for.
+    unsafe { query(pipe, FilePipeLocalInformation, &mut facts) }?;
     Ok(facts.NamedPipeState == FILE_PIPE_CLOSING_STATE)
+}
+
+/// What the kernel knows of an open file.
+///
+/// # Safety
+/// `T` is what it answers for this class.
+unsafe fn query<T>(
+    file: BorrowedHandle<'_>,
+    class: FILE_INFORMATION_CLASS,
+    answer: &mut T,
+) -> io::Result<()> {
+    let mut status = IO_STATUS_BLOCK::default();
+    let room = size_of::<T>() as u32;
+    // SAFETY: both results have room; the caller vouches for the type of the second.
+    let outcome = unsafe {
+        NtQueryInformationFile(file.as_raw_handle(), &raw mut status, (&raw mut *answer).cast(), room, class)
+    };
+    if outcome < 0 { Err(of_status(outcome)) } else { Ok(()) }
 }
 
 /// Whether reading failed because the other end is closed, and everything is read.

@@ -13,11 +13,11 @@ use std::ptr::{null, null_mut};
 use windows_sys::Win32::Foundation::ERROR_SUCCESS;
 use windows_sys::Win32::Security::Authorization::{
     ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1, SE_FILE_OBJECT,
-    SE_KERNEL_OBJECT,
+    SE_KERNEL_OBJECT, SE_OBJECT_TYPE,
 };
 use windows_sys::Win32::Security::{
-    ACCESS_ALLOWED_ACE, ACE_HEADER, ACL, DACL_SECURITY_INFORMATION, GetAce, OWNER_SECURITY_INFORMATION, PSID,
-    SECURITY_ATTRIBUTES,
+    ACCESS_ALLOWED_ACE, ACE_HEADER, ACL, DACL_SECURITY_INFORMATION, GetAce, OBJECT_SECURITY_INFORMATION,
+    OWNER_SECURITY_INFORMATION, PSID, SECURITY_ATTRIBUTES,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     CreateDirectoryW, CreateFileW, FILE_CREATION_DISPOSITION, FILE_FLAGS_AND_ATTRIBUTES, FILE_SHARE_MODE,
@@ -33,60 +33,62 @@ use super::identity::{own_sid, sid_text};
 
 /// The owner and the list of an open file or directory; the handle permits to read them (`READ_CONTROL`).
 pub(super) fn access(file: BorrowedHandle<'_>) -> io::Result<Access> {
-    let (mut owner, mut list, mut descriptor): (PSID, *mut ACL, *mut c_void) =
-        (null_mut(), null_mut(), null_mut());
-    // SAFETY: the handle is open, and the pointers asked for are written to.
-    let status = unsafe {
-        GetSecurityInfo(
-            file.as_raw_handle(),
-            SE_FILE_OBJECT,
-            OWNER_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION,
-            &raw mut owner,
-            null_mut(),
-            &raw mut list,
-            null_mut(),
-            &raw mut descriptor,
-        )
-    };
-    if status != ERROR_SUCCESS {
-        return Err(io::Error::from_raw_os_error(status.cast_signed()));
-    }
-    let _freed = Local(descriptor);
-    if owner.is_null() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a file without an owner"));
-    }
-    // SAFETY: owner and list point into the descriptor, which is freed at the end of this function.
-    unsafe {
-        let entries = if list.is_null() { None } else { Some(entries(list)?) };
-        Ok(Access { owner: sid_text(owner)?, entries })
-    }
+    let asked = OWNER_SECURITY_INFORMATION | DACL_SECURITY_INFORMATION;
+    let found = Descriptor::of(file, SE_FILE_OBJECT, asked)?;
+    let list = found.list;
+    // SAFETY: the list is one of the descriptor's, which lives until the end of this function.
+    let entries = if list.is_null() { None } else { Some(unsafe { entries(list) }?) };
+    Ok(Access { owner: found.owner()?, entries })
 }
 
 /// The owner of a pipe; the handle permits to read it.
 pub(super) fn owner(pipe: BorrowedHandle<'_>) -> io::Result<String> {
-    let (mut owner, mut descriptor): (PSID, *mut c_void) = (null_mut(), null_mut());
-    // SAFETY: the handle is open, and the pointers asked for are written to.
-    let status = unsafe {
-        GetSecurityInfo(
-            pipe.as_raw_handle(),
-            SE_KERNEL_OBJECT,
-            OWNER_SECURITY_INFORMATION,
-            &raw mut owner,
-            null_mut(),
-            null_mut(),
-            null_mut(),
-            &raw mut descriptor,
-        )
-    };
-    if status != ERROR_SUCCESS {
-        return Err(io::Error::from_raw_os_error(status.cast_signed()));
+    Descriptor::of(pipe, SE_KERNEL_OBJECT, OWNER_SECURITY_INFORMATION)?.owner()
+}
+
+/// What the system says about who may use something that is open.
+struct Descriptor {
+    owner: PSID,
+    /// Null where none was asked for, or where everybody may do everything.
+    list: *mut ACL,
+    /// What the two point into.
+    _memory: Local,
+}
+
+impl Descriptor {
+    fn of(
+        object: BorrowedHandle<'_>,
+        kind: SE_OBJECT_TYPE,
+        asked: OBJECT_SECURITY_INFORMATION,
+    ) -> io::Result<Self> {
+        let (mut owner, mut list, mut descriptor): (PSID, *mut ACL, *mut c_void) =
+            (null_mut(), null_mut(), null_mut());
+        // SAFETY: the handle is open, and the pointers asked for are written to.
+        let status = unsafe {
+            GetSecurityInfo(
+                object.as_raw_handle(),
+                kind,
+                asked,
+                &raw mut owner,
+                null_mut(),
+                &raw mut list,
+                null_mut(),
+                &raw mut descriptor,
+            )
+        };
+        if status != ERROR_SUCCESS {
+            return Err(io::Error::from_raw_os_error(status.cast_signed()));
+        }
+        Ok(Self { owner, list, _memory: Local(descriptor) })
     }
-    let _freed = Local(descriptor);
-    if owner.is_null() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a pipe without an owner"));
+
+    fn owner(&self) -> io::Result<String> {
+        if self.owner.is_null() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "something without an owner"));
+        }
+        // SAFETY: it points into the descriptor's memory, which lives as long as this.
+        unsafe { sid_text(self.owner) }
     }
-    // SAFETY: it points into the descriptor, which is freed at the end of this function.
-    unsafe { sid_text(owner) }
 }
 
 /// # Safety
