@@ -5,7 +5,9 @@ mod common;
 
 use std::fs;
 #[cfg(unix)]
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use broker_backend::{
 };
 use broker_protocol::prost::Message;
 use broker_transport::endpoint::lock_path;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use broker_transport::files::FileKind;
 use broker_transport::identity;
 use broker_transport::probe::{Mismatch, probe_identity};
