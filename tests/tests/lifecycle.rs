@@ -339,3 +339,12 @@ fn a_name_that_is_too_long_for_a_pipe_is_a_usage_error() {
     assert_eq!(failed.code(), 2, "{failed:?}");
     assert!(failed.stderr.contains("260 bytes"), "{}", failed.stderr);
 }
+
+#[cfg(windows)]
+#[test]
+fn the_path_of_a_file_is_no_pipe_s_name() {
+    let world = World::new();
+    let failed = world.run(&["serve", "--socket", r"C:\broker\shared"]);
+    assert_eq!(failed.code(), 2, "{failed:?}");
+    assert!(failed.stderr.contains(r"C:\broker\shared: expected the name of a pipe"), "{}", failed.stderr);
+}

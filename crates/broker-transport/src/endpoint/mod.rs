@@ -116,11 +116,17 @@ pub fn new_backend_endpoint() -> Result<PathBuf, EndpointError> {
 /// leaf, as the protocol wants it written.
 ///
 /// # Errors
-/// The current directory is not known; an empty path.
+/// The current directory is not known; an empty path; on Windows the path of a file.
 pub fn absolute(endpoint: &Path) -> std::io::Result<PathBuf> {
     match Platform::CURRENT {
         Platform::Linux | Platform::MacOs => std::path::absolute(endpoint),
-        Platform::Windows => Ok(PathBuf::from(pipe_leaf(&endpoint.to_string_lossy()))),
+        Platform::Windows => match pipe_leaf(&endpoint.to_string_lossy()) {
+            path if path.contains('\\') => {
+                let what = "expected the name of a pipe, which is no path: it lies in no directory";
+                Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, what))
+            }
+            leaf => Ok(PathBuf::from(leaf)),
+        },
     }
 }
 

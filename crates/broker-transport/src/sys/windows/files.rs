@@ -11,8 +11,12 @@ use std::fs::File;
 use std::io;
 use std::os::windows::io::{AsHandle, AsRawHandle, BorrowedHandle};
 use std::path::Path;
+use std::time::Duration;
 
-use windows_sys::Win32::Foundation::{ERROR_CANT_RESOLVE_FILENAME, FILETIME, GENERIC_READ, GENERIC_WRITE};
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_CANT_RESOLVE_FILENAME, ERROR_SHARING_VIOLATION, FILETIME, GENERIC_READ,
+    GENERIC_WRITE,
+};
 use windows_sys::Win32::Storage::FileSystem::{
     BY_HANDLE_FILE_INFORMATION, CREATE_NEW, FILE_APPEND_DATA, FILE_ATTRIBUTE_DIRECTORY,
     FILE_ATTRIBUTE_NORMAL, FILE_ATTRIBUTE_REPARSE_POINT, FILE_ATTRIBUTE_TAG_INFO, FILE_FLAG_BACKUP_SEMANTICS,
@@ -23,6 +27,7 @@ use windows_sys::Win32::Storage::FileSystem::{
 
 use super::acl::{Scope, WRITE};
 use super::calls::done;
+use super::error::is;
 use super::identity::own_sid;
 use super::security::{Opening, access};
 use crate::files::{FileFacts, FileKind};
@@ -36,6 +41,10 @@ const NAME_SURROGATE: u32 = 0x2000_0000;
 
 /// From 1601, where the system's times begin, to 1970, in 100 ns.
 const EPOCH: i128 = 116_444_736_000_000_000;
+
+/// How often a file is replaced before it counts as in use, beside the last time, and the pause between.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) fn facts(path: &Path) -> io::Result<FileFacts> {
     facts_of(look_at(path)?.as_handle())
@@ -102,7 +111,18 @@ pub(crate) fn is_quarantined(_path: &Path) -> bool {
 ///
 /// Not by `ReplaceFileW`, which gives the new file the old one's access list. The standard library renames as
 /// POSIX does, where the file system can.
+///
+/// Somebody who reads the old one without letting others remove it is in the way for a moment; whoever indexes or
+/// scans files is such a one.
 pub(crate) fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    for _ in 0..ATTEMPTS {
+        match std::fs::rename(from, to) {
+            Err(error) if is(&error, ERROR_SHARING_VIOLATION) || is(&error, ERROR_ACCESS_DENIED) => {
+                std::thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
     std::fs::rename(from, to)
 }
 
