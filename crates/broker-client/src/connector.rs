@@ -136,13 +136,12 @@ impl Connector {
     }
 
     /// Remembers on disk too, for the next process of this user that wants the same, in the directory
-    /// `hello-skip` beside the user's sockets.
+    /// `hello-skip` beside the user's sockets, or where Windows has the files of pipes.
     ///
     /// For a program that is a new process each time, such as a compiler's wrapper: connecting then reads
     /// one small file where this process remembers nothing, and writes one after a Hello, both in the
     /// thread that calls. A cache that cannot be used is done without: where the directory is not the user's
-    /// alone, on a full disk, and so far on every platform but Linux, as no other tells one boot from the
-    /// next.
+    /// alone, and on a full disk.
     #[must_use]
     pub fn with_disk_cache(self) -> Self {
         Self { disk_cache: Some(DiskCache::DefaultPlace), ..self }

@@ -95,8 +95,8 @@ pub fn hostname() -> Result<String, IdentityError> {
 
 /// When a process started, to tell it from another one that had the same pid.
 ///
-/// On Linux in clock ticks since boot (`/proc/PID/stat` field 22, proc_pid_stat(5)), on Windows in 100 ns since
-/// 1601 (`GetProcessTimes`).
+/// On Linux in clock ticks since boot (`/proc/PID/stat` field 22, proc_pid_stat(5)), on macOS in microseconds since
+/// 1970 (`PROC_PIDTBSDINFO`), on Windows in 100 ns since 1601 (`GetProcessTimes`).
 ///
 /// # Errors
 /// [`IdentityError`]; [`IdentityError::is_not_found`] when there is no such process.

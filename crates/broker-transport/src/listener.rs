@@ -37,9 +37,9 @@ impl Default for BindOptions {
 
 /// Whether whoever listens at an endpoint has accepted a connection that is open still.
 ///
-/// Reads the kernel's list of all Unix sockets, on Linux only: a matter of milliseconds where there are ten
-/// thousand, so not for an event loop. Not on that list, and so not seen, are clients in another network
-/// namespace.
+/// On Linux it reads the kernel's list of all Unix sockets, on macOS the descriptors of this user's processes: a
+/// matter of milliseconds where there are ten thousand, so not for an event loop. Not on the list, and so not
+/// seen, are clients in another network namespace. Windows does not tell.
 ///
 /// # Errors
 /// The list cannot be read, or nobody on it listens by this path, its links followed or not.

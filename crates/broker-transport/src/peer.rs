@@ -1,8 +1,9 @@
 //! Who is at the other end of a connection, as the kernel says (behaviour.md, section 1).
 //!
 //! Nothing here comes from the peer's own bytes. What a credential permits is decided elsewhere.
-//! Invariant: credentials are those of the moment the peer connected; they do not follow a socket
-//! that was passed on, nor a process that changed its user since.
+//! Invariant: the user is that of the moment the peer connected; it does not follow a socket that was
+//! passed on, nor a process that changed its user since. So is the process id, but for macOS, which names
+//! the process that has used the socket last.
 
 use std::num::NonZeroU32;
 
@@ -37,7 +38,8 @@ impl UserId {
     }
 }
 
-/// The kernel's word on a peer (`SO_PEERCRED` on Linux: unix(7); `getpeereid` on macOS).
+/// The kernel's word on a peer (`SO_PEERCRED` on Linux: unix(7); `getpeereid` on macOS; on Windows a client's
+/// token, and the owner of a server's pipe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerCredentials {
     /// Its user.
