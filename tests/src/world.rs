@@ -139,6 +139,12 @@ impl World {
         Wire::connect(&self.socket())
     }
 
+    /// How many backends the broker has in this state.
+    pub fn backends_in(&self, state: &str) -> usize {
+        let status = self.ask("status");
+        status["backends"].as_array().unwrap().iter().filter(|backend| backend["state"] == state).count()
+    }
+
     /// How many handoffs to backends of `cache` the broker has counted with this outcome.
     pub fn handoffs(&self, outcome: &str) -> u64 {
         let metrics = self.run(&["metrics", "--socket", self.socket().to_str().unwrap()]);

@@ -22,6 +22,8 @@ const RETRY_VERSION_BLOCKED: Duration = Duration::from_secs(30);
 const RETRY_FD_PRESSURE: Duration = Duration::from_secs(1);
 /// Advice after a failed start.
 const RETRY_SPAWN_FAILED: Duration = Duration::from_secs(1);
+/// Advice where a peer has too many starts under way: one of them is done by then.
+const RETRY_PEER_STARTS: Duration = Duration::from_secs(1);
 /// Least advice while draining.
 const RETRY_SHUTTING_DOWN_AT_LEAST: Duration = Duration::from_secs(1);
 /// Least advice after a spent budget.
@@ -136,6 +138,17 @@ pub enum Refusal {
         received: usize,
         /// How long the broker waits.
         deadline: Duration,
+    },
+    /// Row 3 for one peer: its connections keep too many bytes that cannot be dealt with yet.
+    #[error(
+        "this process makes the broker keep {held} bytes of unfinished requests and unread answers, {limit} is the \
+         limit; finish or close its other connections first"
+    )]
+    PeerBytes {
+        /// Bytes that may be kept for one peer.
+        limit: usize,
+        /// Bytes that would be kept.
+        held: usize,
     },
     /// Row 4.
     #[error("the frame body is not a Frame: {0}")]
@@ -280,6 +293,19 @@ pub enum Refusal {
         /// Time to the window's end.
         retry_after: Duration,
     },
+    /// Row 17 for one peer: it has as many starts under way as it may.
+    #[error(
+        "this process has {limit} starts of backends under way, which is the limit; service '{service}' {version} \
+         is started once one of them is done"
+    )]
+    PeerStarts {
+        /// The service asked for.
+        service: String,
+        /// The version asked for.
+        version: Version,
+        /// Starts that one peer may have under way.
+        limit: usize,
+    },
     /// Row 18.
     #[error("service '{service}' {version} could not be started: {failure}")]
     SpawnFailed {
@@ -337,6 +363,7 @@ impl Refusal {
             Self::FrameTooLong { .. }
             | Self::FrameCutShort { .. }
             | Self::FrameTooLate { .. }
+            | Self::PeerBytes { .. }
             | Self::NotAFrame(_)
             | Self::FrameKind { .. }
             | Self::PayloadProtocol { .. }
@@ -347,7 +374,9 @@ impl Refusal {
             | Self::PeerPid { .. } => ErrorCode::ErrorPeerRejected,
             Self::Draining { .. } => ErrorCode::ErrorShuttingDown,
             Self::FdPressure => ErrorCode::ErrorFdPressure,
-            Self::RateLimited { .. } | Self::SpawnBudget { .. } => ErrorCode::ErrorRateLimited,
+            Self::RateLimited { .. } | Self::SpawnBudget { .. } | Self::PeerStarts { .. } => {
+                ErrorCode::ErrorRateLimited
+            }
             Self::ServiceUnknown { .. } | Self::OtherTrustDomain { .. } => ErrorCode::ErrorServiceUnknown,
             Self::Definition { .. } | Self::Internal { .. } => ErrorCode::ErrorInternal,
             Self::VersionBlocked { .. } => ErrorCode::ErrorVersionBlocked,
@@ -365,10 +394,12 @@ impl Refusal {
             }
             Self::VersionBlocked { .. } => RETRY_VERSION_BLOCKED,
             Self::SpawnFailed { .. } => RETRY_SPAWN_FAILED,
+            Self::PeerStarts { .. } => RETRY_PEER_STARTS,
             Self::FramingVersion { .. }
             | Self::FrameTooLong { .. }
             | Self::FrameCutShort { .. }
             | Self::FrameTooLate { .. }
+            | Self::PeerBytes { .. }
             | Self::NotAFrame(_)
             | Self::EnvelopeVersion { .. }
             | Self::FrameKind { .. }
@@ -404,6 +435,7 @@ impl Refusal {
                     got(received),
                 ]
             }
+            Self::PeerBytes { limit: most, held } => vec![field("buffered_bytes"), limit(most), got(held)],
             Self::NotAFrame(error) => {
                 vec![field("frame"), rule("encoding"), ("offset", error.offset.to_string())]
             }
@@ -455,6 +487,12 @@ impl Refusal {
                     ("attempts", attempts.to_string()),
                 ]
             }
+            Self::PeerStarts { service, version, limit: most } => vec![
+                ("service", service.clone()),
+                ("version", version.to_string()),
+                field("pending_starts"),
+                limit(most),
+            ],
             Self::SpawnFailed { service, version, failure } => spawn_details(service, version, failure),
             Self::Internal { cause } => vec![("cause", (*cause).to_owned())],
         };
@@ -481,11 +519,13 @@ impl Refusal {
             | Self::Definition { service, .. }
             | Self::VersionBlocked { service, .. }
             | Self::SpawnBudget { service, .. }
+            | Self::PeerStarts { service, .. }
             | Self::SpawnFailed { service, .. } => Some(service),
             Self::FramingVersion { .. }
             | Self::FrameTooLong { .. }
             | Self::FrameCutShort { .. }
             | Self::FrameTooLate { .. }
+            | Self::PeerBytes { .. }
             | Self::NotAFrame(_)
             | Self::EnvelopeVersion { .. }
             | Self::FrameKind { .. }
@@ -510,6 +550,7 @@ impl Refusal {
             Self::FrameTooLong { .. } => "frame-too-long",
             Self::FrameCutShort { .. } => "frame-cut-short",
             Self::FrameTooLate { .. } => "frame-too-late",
+            Self::PeerBytes { .. } => "peer-bytes",
             Self::NotAFrame(_) => "not-a-frame",
             Self::EnvelopeVersion { .. } => "envelope-version",
             Self::FrameKind { .. } => "frame-kind",
@@ -528,6 +569,7 @@ impl Refusal {
             Self::Definition { .. } => "definition",
             Self::VersionBlocked { .. } => "version-blocked",
             Self::SpawnBudget { .. } => "spawn-budget",
+            Self::PeerStarts { .. } => "peer-starts",
             Self::SpawnFailed { .. } => "spawn-failed",
             Self::Internal { .. } => "internal",
         }

@@ -18,14 +18,19 @@
 //! remembered exactly as long as it has a connection.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use foldhash::fast::RandomState;
 
-use super::PeerKey;
+use broker_protocol::limits::MAX_HELLO_BODY;
+
+use super::{OverQuota, PeerKey, Quota};
 
 /// How many connections may be open by default (behaviour.md 1.2).
 pub const MAX_CONNECTIONS: usize = 1_024;
+
+/// Bytes that may be kept for one peer's connections by default: sixteen Hellos of the greatest length, or
+/// thousands of the usual one.
+pub const BUFFERED_PER_PEER: usize = 16 * MAX_HELLO_BODY;
 
 /// The caller's name for an open connection. Not to be used again while that connection is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,11 +48,12 @@ impl ConnectionKey {
     }
 }
 
-/// How many connections may be open.
+/// How many connections may be open, and how much may be kept for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     total: usize,
     per_peer: usize,
+    buffered_per_peer: usize,
 }
 
 impl ConnectionLimits {
@@ -61,7 +67,17 @@ impl ConnectionLimits {
     pub const fn new(total: usize, per_peer: usize) -> Self {
         let half = total / 2;
         let per_peer = if per_peer > half { half } else { per_peer };
-        Self { total: if total == 0 { 1 } else { total }, per_peer: if per_peer == 0 { 1 } else { per_peer } }
+        Self {
+            total: if total == 0 { 1 } else { total },
+            per_peer: if per_peer == 0 { 1 } else { per_peer },
+            buffered_per_peer: BUFFERED_PER_PEER,
+        }
+    }
+
+    /// The same, with this many bytes that may be kept for one peer's connections.
+    #[must_use]
+    pub const fn with_buffered(self, buffered_per_peer: usize) -> Self {
+        Self { buffered_per_peer, ..self }
     }
 
     /// Connections in all.
@@ -72,6 +88,11 @@ impl ConnectionLimits {
     /// Connections of one peer.
     pub const fn per_peer(self) -> usize {
         self.per_peer
+    }
+
+    /// Bytes kept for one peer's connections.
+    pub const fn buffered_per_peer(self) -> usize {
+        self.buffered_per_peer
     }
 }
 
@@ -99,6 +120,8 @@ pub enum Admission {
 struct Connection {
     peer: PeerKey,
     phase: Phase,
+    /// Bytes that are kept for it, because they cannot be dealt with yet.
+    buffered: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -130,20 +153,28 @@ struct Order(u64);
 pub struct Connections {
     limits: ConnectionLimits,
     open: HashMap<ConnectionKey, Connection, RandomState>,
-    /// How many connections each peer holds; never 0.
-    held: HashMap<PeerKey, usize, RandomState>,
+    /// How many connections each peer holds.
+    held: Quota,
+    /// How many bytes are kept for each peer's.
+    buffered: Quota,
     next: Order,
 }
 
 impl Connections {
     /// No connection yet.
     pub fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, open: HashMap::default(), held: HashMap::default(), next: Order::default() }
+        Self {
+            limits,
+            open: HashMap::default(),
+            held: Quota::new(limits.per_peer),
+            buffered: Quota::new(limits.buffered_per_peer),
+            next: Order::default(),
+        }
     }
 
     /// Decides on a connection that `peer` has just opened, and counts it if it stays.
     pub fn open(&mut self, key: ConnectionKey, peer: PeerKey) -> Admission {
-        if self.held_by(peer) >= self.limits.per_peer {
+        if self.held_by(peer) >= self.held.limit() {
             return Admission::OverShare;
         }
         if self.open.len() < self.limits.total {
@@ -168,8 +199,23 @@ impl Connections {
     /// Notes that a connection is closed, or no longer the broker's. One that is not known is ignored.
     pub fn close(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.open.remove(&key) {
-            self.release(connection.peer);
+            self.release(connection);
         }
+    }
+
+    /// Notes how many bytes are kept for a connection: of a frame that is not whole, of a Hello that waits, of
+    /// an answer that its peer does not read. Nothing is counted for one that is not known.
+    ///
+    /// # Errors
+    /// [`OverQuota`]: its peer's connections keep too many, and this one is to be closed.
+    pub fn buffers(&mut self, key: ConnectionKey, bytes: usize) -> Result<(), OverQuota> {
+        let Some(connection) = self.open.get_mut(&key) else { return Ok(()) };
+        match bytes.checked_sub(connection.buffered) {
+            Some(more) => self.buffered.charge(connection.peer, more)?,
+            None => self.buffered.release(connection.peer, connection.buffered - bytes),
+        }
+        connection.buffered = bytes;
+        Ok(())
     }
 
     /// How many connections are open.
@@ -184,7 +230,12 @@ impl Connections {
 
     /// How many of them are this peer's.
     pub fn held_by(&self, peer: PeerKey) -> usize {
-        self.held.get(&peer).copied().unwrap_or(0)
+        self.held.held_by(peer)
+    }
+
+    /// How many bytes are kept for this peer's.
+    pub fn buffered_by(&self, peer: PeerKey) -> usize {
+        self.buffered.held_by(peer)
     }
 
     /// What it was made with.
@@ -195,20 +246,17 @@ impl Connections {
     fn count(&mut self, key: ConnectionKey, peer: PeerKey) {
         let order = self.next;
         self.next = Order(order.0.wrapping_add(1));
-        *self.held.entry(peer).or_insert(0) += 1;
-        let reused = self.open.insert(key, Connection { peer, phase: Phase::Silent { order } });
-        if let Some(connection) = reused {
-            self.release(connection.peer);
+        let connection = Connection { peer, phase: Phase::Silent { order }, buffered: 0 };
+        if let Some(reused) = self.open.insert(key, connection) {
+            self.release(reused);
         }
+        // Asked for before: there is room.
+        let _ = self.held.charge(peer, 1);
     }
 
-    fn release(&mut self, peer: PeerKey) {
-        if let Entry::Occupied(mut held) = self.held.entry(peer) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
-        }
+    fn release(&mut self, connection: Connection) {
+        self.held.release(connection.peer, 1);
+        self.buffered.release(connection.peer, connection.buffered);
     }
 
     /// The connection that makes room for one more of `newcomer`'s.
@@ -371,9 +419,9 @@ mod tests {
         let mut connections = connections(4);
         fill(&mut connections, 1, 1..=2);
         connections.close(key(1));
-        assert_eq!((connections.held_by(peer(1)), connections.held.len()), (1, 1));
+        assert_eq!((connections.held_by(peer(1)), connections.held.peers()), (1, 1));
         connections.close(key(2));
-        assert_eq!((connections.held_by(peer(1)), connections.held.len()), (0, 0));
+        assert_eq!((connections.held_by(peer(1)), connections.held.peers()), (0, 0));
         assert!(connections.is_empty());
     }
 
@@ -410,6 +458,38 @@ mod tests {
         assert_eq!(limits(1, 1), (1, 1));
         assert_eq!(limits(0, 0), (1, 1));
         assert_eq!(ConnectionLimits::default(), ConnectionLimits::new(1_024, 512));
+    }
+
+    #[test]
+    fn what_is_kept_for_a_peer_s_connections_has_a_bound_and_goes_with_them() {
+        let limits = ConnectionLimits::of_total(8).with_buffered(100);
+        let mut connections = Connections::new(limits);
+        fill(&mut connections, 1, 1..=2);
+        fill(&mut connections, 2, [3]);
+        assert_eq!(connections.buffers(key(1), 60), Ok(()));
+        assert_eq!(connections.buffers(key(2), 40), Ok(()));
+        assert_eq!(connections.buffers(key(2), 41), Err(OverQuota { limit: 100, held: 100, wanted: 1 }));
+        assert_eq!(connections.buffers(key(3), 100), Ok(()));
+        assert_eq!(connections.buffers(key(1), 59), Ok(()));
+        assert_eq!(connections.buffers(key(2), 41), Ok(()));
+        assert_eq!(connections.buffered_by(peer(1)), 100);
+        connections.close(key(1));
+        assert_eq!(connections.buffered_by(peer(1)), 41);
+        connections.close(key(2));
+        assert_eq!((connections.buffered_by(peer(1)), connections.buffered.peers()), (0, 1));
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_connection_that_is_not_open() {
+        let mut connections = Connections::new(ConnectionLimits::of_total(2).with_buffered(1));
+        assert_eq!(connections.buffers(key(1), 2), Ok(()));
+        assert_eq!(connections.buffered.peers(), 0);
+    }
+
+    #[test]
+    fn by_default_a_peer_s_connections_may_keep_sixteen_of_the_longest_hellos() {
+        assert_eq!(ConnectionLimits::default().buffered_per_peer(), 1_048_576);
+        assert_eq!(BUFFERED_PER_PEER, 1_048_576);
     }
 
     #[derive(Clone, Debug)]

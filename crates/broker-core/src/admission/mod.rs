@@ -9,13 +9,17 @@
 
 mod connections;
 mod pressure;
+mod quota;
 mod rate_limit;
 mod rate_limiter;
 
 use std::num::NonZeroU32;
 
-pub use connections::{Admission, ConnectionKey, ConnectionLimits, Connections, MAX_CONNECTIONS};
+pub use connections::{
+    Admission, BUFFERED_PER_PEER, ConnectionKey, ConnectionLimits, Connections, MAX_CONNECTIONS,
+};
 pub use pressure::{DESCRIPTOR_QUIET_PERIOD, DescriptorPressure};
+pub use quota::{OverQuota, Quota};
 pub use rate_limit::RateLimit;
 pub use rate_limiter::{MAX_PEERS, RateLimiter};
 

@@ -10,9 +10,9 @@ use broker_protocol::{Capabilities, ServiceName, SpawnFailure, Version};
 use foldhash::fast::RandomState;
 
 use super::budget::SpawnBudget;
-use crate::admission::ConnectionKey;
+use crate::admission::{ConnectionKey, PeerKey};
 use crate::handoff::BackendSlot;
-use crate::hello::BackendHandoff;
+use crate::hello::{Asker, BackendHandoff};
 use crate::metrics::SeriesId;
 use crate::services::Definition;
 use crate::time::{Monotonic, UnixMillis};
@@ -124,8 +124,7 @@ pub struct Registration {
 #[derive(Clone, Debug)]
 pub(crate) struct Waiter {
     pub(crate) connection: ConnectionKey,
-    pub(crate) capabilities: Capabilities,
-    pub(crate) keepalive_secs: u64,
+    pub(crate) asker: Asker,
     /// The client's own name for its request, for events; bounded.
     pub(crate) request_id: String,
     /// When its connection was accepted.
@@ -161,6 +160,8 @@ pub struct Backend {
     /// What it has announced there.
     pub(crate) announced: Capabilities,
     pub(crate) waiters: Vec<Waiter>,
+    /// Whose Hello its start is charged to, while it is under way.
+    pub(crate) started_for: Option<PeerKey>,
     /// Of the Hello that first waited, for the process that is started because of it.
     pub(crate) trace: TraceContext,
     pub(crate) series: SeriesId,
@@ -308,6 +309,7 @@ impl BackendTable {
             control_key: None,
             announced: Capabilities::empty(),
             waiters: Vec::new(),
+            started_for: None,
             trace: TraceContext::default(),
             series: series(),
             last_hello: None,

@@ -7,7 +7,7 @@ use broker_protocol::wire::EventKind;
 use broker_protocol::{Refusal, ServiceName, Severity, SpawnFailure, SpawnStage};
 
 use super::{Action, Broker, Exit, KILL_AFTER, QUIESCE_LIMIT, StartOrder, StopSignal};
-use crate::admission::ConnectionKey;
+use crate::admission::{ConnectionKey, PeerKey};
 use crate::backends::{
     Backend, BackendState, ControlState, LiveBackend, Origin, SPAWN_ATTEMPTS, StopReason, TraceContext,
     Waiter,
@@ -51,13 +51,23 @@ impl<E: Entropy> Broker<E> {
                 self.actions.push_back(Action::Probe { slot, endpoint });
                 Ok(())
             }
-            (BackendState::Absent | BackendState::Failed(_), None) => self.start(now, slot),
+            (BackendState::Absent | BackendState::Failed(_), None) => {
+                self.start(now, slot, &[admitted.peer()])
+            }
         }
     }
 
-    /// Starts a backend, if its budget allows (rows 17 and 18).
-    fn start(&mut self, now: Now, slot: BackendSlot) -> Result<(), Refusal> {
+    /// Starts a backend for the first of those who want it that may have one more start under way, if its
+    /// budget allows (rows 17 and 18).
+    fn start(&mut self, now: Now, slot: BackendSlot, wanted_by: &[PeerKey]) -> Result<(), Refusal> {
         let Some(backend) = self.backends.get_mut(slot) else { return Ok(()) };
+        let Some(starts_for) = wanted_by.iter().find(|peer| self.starts.has_room(**peer)) else {
+            return Err(Refusal::PeerStarts {
+                service: backend.service.to_string(),
+                version: backend.version.clone(),
+                limit: self.starts.limit(),
+            });
+        };
         let Some(definition) = backend.definition.clone() else {
             return Err(Refusal::Internal { cause: "a backend without a definition was to be started" });
         };
@@ -70,6 +80,8 @@ impl<E: Entropy> Broker<E> {
             });
         }
         backend.state = BackendState::Spawning;
+        let _ = self.starts.charge(*starts_for, 1);
+        backend.started_for = Some(*starts_for);
         let version = backend.version.clone();
         let trace = std::mem::take(&mut backend.trace);
         let draft = EventDraft::new(now, EventKind::SpawnAttempt, Severity::Info, &self.instance)
@@ -151,14 +163,7 @@ impl<E: Entropy> Broker<E> {
                     self.forget(now, slot);
                     return;
                 }
-                if self.is_serving() {
-                    if let Err(refusal) = self.start(now, slot) {
-                        self.refuse_waiters(now, slot, &refusal);
-                    }
-                } else {
-                    let remaining = self.drain_left(now);
-                    self.refuse_waiters(now, slot, &Refusal::Draining { remaining });
-                }
+                self.start_for_waiters(now, slot);
             }
         }
         self.advance_drain(now);
@@ -166,6 +171,7 @@ impl<E: Entropy> Broker<E> {
 
     fn now_running(&mut self, now: Now, slot: BackendSlot, live: LiveBackend) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
+        let charged = backend.started_for.take();
         backend.last_error = None;
         backend.last_hello = Some((now.monotonic, now.unix));
         backend.state = BackendState::Running(live);
@@ -177,9 +183,17 @@ impl<E: Entropy> Broker<E> {
             self.timers.set(due, Timer::Idle(slot));
         }
         let service = backend.service.clone();
+        self.release_start(charged);
         self.restore_routes(&service);
         self.answer_waiters(now, slot);
         self.advance_drain(now);
+    }
+
+    /// A start is not under way any more.
+    fn release_start(&mut self, charged: Option<PeerKey>) {
+        if let Some(peer) = charged {
+            self.starts.release(peer, 1);
+        }
     }
 
     /// Routes every running backend of a service that has a definition.
@@ -208,9 +222,8 @@ impl<E: Entropy> Broker<E> {
         let warnings = settings.map_or(&[][..], |settings| &settings.warnings);
         let route = Arc::new(Route::new(version, live.endpoint.clone(), backend.handoff(), slot, warnings));
         for waiter in waiters {
-            let Waiter { connection, capabilities, keepalive_secs, accepted, request_id, .. } = waiter;
-            let reply =
-                self.handler.agree(now, Arc::clone(&route), policy_allows, capabilities, keepalive_secs);
+            let Waiter { connection, asker, accepted, request_id, .. } = waiter;
+            let reply = self.handler.agree(now, Arc::clone(&route), policy_allows, &asker);
             match &reply {
                 Reply::Negotiated(negotiation) => {
                     self.count_negotiated(now, accepted, &request_id, negotiation);
@@ -250,6 +263,7 @@ impl<E: Entropy> Broker<E> {
             return;
         }
         let Some(backend) = self.backends.get_mut(slot) else { return };
+        let charged = backend.started_for.take();
         backend.last_error = Some(failure.to_string());
         backend.state = BackendState::Failed(failure.clone());
         self.metrics.spawn_failed(backend.series);
@@ -267,6 +281,7 @@ impl<E: Entropy> Broker<E> {
             .extra("version", &version)
             .extra("stage", failure.stage.as_str());
         self.emit(draft);
+        self.release_start(charged);
         let refusal = Refusal::SpawnFailed { service, version, failure: Box::new(failure) };
         self.refuse_waiters(now, slot, &refusal);
         self.advance_drain(now);
@@ -333,8 +348,15 @@ impl<E: Entropy> Broker<E> {
             self.timers.set(now.monotonic, Timer::Forget(slot));
             return;
         }
+        self.start_for_waiters(now, slot);
+    }
+
+    /// Starts a backend because somebody waits for it.
+    fn start_for_waiters(&mut self, now: Now, slot: BackendSlot) {
+        let Some(backend) = self.backends.get(slot) else { return };
+        let wanted_by: Vec<_> = backend.waiters.iter().map(|waiter| waiter.asker.peer).collect();
         let outcome = if self.is_serving() {
-            self.start(now, slot)
+            self.start(now, slot, &wanted_by)
         } else {
             Err(Refusal::Draining { remaining: self.drain_left(now) })
         };

@@ -31,12 +31,15 @@ use std::sync::Arc;
 use broker_protocol::{BoundedEvent, Capabilities, ConnectionId, SpawnFailure, Version};
 use foldhash::fast::RandomState;
 
-pub use config::{BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER, QUIESCE_LIMIT};
+pub use config::{
+    BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER, PENDING_STARTS_PER_PEER,
+    QUIESCE_LIMIT,
+};
 pub use registration::NotRegistered;
 pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity};
 use shutdown::Phase;
 
-use crate::admission::{ConnectionKey, Connections, DescriptorPressure};
+use crate::admission::{ConnectionKey, Connections, DescriptorPressure, Quota};
 use crate::backends::{BackendTable, ControlKey, Registration};
 use crate::entropy::Entropy;
 use crate::events::{HelloSampler, RecentEvents};
@@ -247,6 +250,8 @@ pub struct Broker<E> {
     connections: Connections,
     pressure: DescriptorPressure,
     backends: BackendTable,
+    /// The starts that are under way for each peer.
+    starts: Quota,
     /// The connections that wait, and for which backend.
     waiting: HashMap<ConnectionKey, BackendSlot, RandomState>,
     timers: Timers,
@@ -266,6 +271,7 @@ impl<E: Entropy> Broker<E> {
             instance: config.instance.to_string(),
             pressure: DescriptorPressure::default(),
             backends: BackendTable::default(),
+            starts: Quota::new(config.starts_per_peer),
             waiting: HashMap::default(),
             timers: Timers::default(),
             phase: Phase::Serving,

@@ -8,12 +8,12 @@ use broker_protocol::wire::{AdminRequest, EventKind};
 use broker_protocol::{Echo, Refusal, ServiceName, Severity};
 
 use super::{Action, Broker};
-use crate::admission::{Admission, ConnectionKey, PeerKey};
+use crate::admission::{Admission, ConnectionKey, OverQuota, PeerKey};
 use crate::backends::{BackendState, Waiter};
 use crate::entropy::Entropy;
 use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
-use crate::hello::{Admitted, Negotiation, Reply, Request, Verdict};
+use crate::hello::{Admitted, Asker, Negotiation, Reply, Request, Verdict};
 use crate::metrics::{HelloOutcome, OTHER, SeriesId};
 use crate::services::{Definition, DefinitionError, FileStamp};
 use crate::time::{Monotonic, Now, UnixMillis};
@@ -137,6 +137,32 @@ impl<E: Entropy> Broker<E> {
             let waiter = backend.waiters.swap_remove(at);
             self.timers.cancel(waiter.deadline, Timer::Wait(slot, connection));
         }
+    }
+
+    /// Notes how many bytes are kept for a connection, because they cannot be dealt with yet: of a frame that is
+    /// not whole, of a Hello that waits, of an answer that its peer does not read.
+    ///
+    /// # Errors
+    /// [`OverQuota`]: its peer's connections keep too many. What is wanted is not counted, and must not be kept.
+    pub fn buffers(&mut self, connection: ConnectionKey, bytes: usize) -> Result<(), OverQuota> {
+        self.connections.buffers(connection, bytes)
+    }
+
+    /// The reply to a connection whose bytes cannot be kept; a Hello that waits on it is withdrawn.
+    pub fn over_quota(
+        &mut self,
+        now: Now,
+        accepted: Monotonic,
+        connection: ConnectionKey,
+        over: OverQuota,
+    ) -> Reply {
+        self.connections.heard(connection);
+        if let Some(slot) = self.waiting.remove(&connection) {
+            self.withdraw(slot, connection);
+            self.advance_drain(now);
+        }
+        let held = over.held.saturating_add(over.wanted);
+        self.refuse(now, accepted, "", Refusal::PeerBytes { limit: over.limit, held })
     }
 
     /// No whole frame came (rows 1 to 3): the reply, for as far as it can still be written.
@@ -290,13 +316,16 @@ impl<E: Entropy> Broker<E> {
         let is_named = definition.policy().names(version);
         let label = || if is_named { version.to_string() } else { OTHER.to_owned() };
         let slot = self.backends.entry(&service, version, || metrics.series_of(service.as_str(), &label()));
-        self.bring_up(now, slot, definition, admitted)?;
+        if let Err(refusal) = self.bring_up(now, slot, definition, admitted) {
+            // An entry that was made for this Hello would remember nothing.
+            self.forget(now, slot);
+            return Err(refusal);
+        }
         let deadline = now.monotonic.saturating_add(self.patience(now, admitted.deadline()));
         if let Some(backend) = self.backends.get_mut(slot) {
             backend.waiters.push(Waiter {
                 connection,
-                capabilities: admitted.capabilities(),
-                keepalive_secs: admitted.keepalive_secs(),
+                asker: Asker::from(admitted),
                 request_id: admitted.request_id().chars().take(MAX_REQUEST_ID).collect(),
                 accepted,
                 arrived: now.monotonic,

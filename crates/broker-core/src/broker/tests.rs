@@ -1,5 +1,6 @@
 //! The state machine, driven through time by hand.
 
+mod accounts;
 mod handoffs;
 mod registration;
 
@@ -23,6 +24,8 @@ use crate::time::UnixMillis;
 struct World {
     broker: Broker<SeededEntropy>,
     now: Now,
+    /// Who connects next.
+    peer: PeerKey,
     next_connection: u64,
     definition: ServiceDefinition,
     stamp: FileStamp,
@@ -45,6 +48,7 @@ impl World {
         Self {
             broker: Broker::new(config, SeededEntropy::new(3)),
             now: Now { monotonic: Monotonic::from_nanos(1), unix: UnixMillis::new(1_700_000_000_000) },
+            peer: peer(),
             next_connection: 0,
             definition: ServiceDefinition {
                 service_name: "cache".into(),
@@ -91,7 +95,7 @@ impl World {
     fn connect(&mut self) -> ConnectionKey {
         self.next_connection += 1;
         let connection = ConnectionKey::new(self.next_connection);
-        assert_eq!(self.broker.connected(self.now, connection, PeerIdentity::Own(peer())), Arrival::Serve);
+        assert_eq!(self.broker.connected(self.now, connection, PeerIdentity::Own(self.peer)), Arrival::Serve);
         connection
     }
 
@@ -125,15 +129,15 @@ impl World {
             ..Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec())
         };
         let body = frame.encode_to_vec();
-        let admitted = match self.broker.first_frame(self.now, self.now.monotonic, connection, peer(), &body)
-        {
-            FirstFrame::Hello(admitted) => admitted,
-            FirstFrame::Refused(_, reply) => {
-                self.collect();
-                return (connection, Some(reply));
-            }
-            FirstFrame::Admin(..) | FirstFrame::Announcement(..) => panic!("a Hello is neither"),
-        };
+        let admitted =
+            match self.broker.first_frame(self.now, self.now.monotonic, connection, self.peer, &body) {
+                FirstFrame::Hello(admitted) => admitted,
+                FirstFrame::Refused(_, reply) => {
+                    self.collect();
+                    return (connection, Some(reply));
+                }
+                FirstFrame::Admin(..) | FirstFrame::Announcement(..) => panic!("a Hello is neither"),
+            };
         let check = if self.broker.stamp("cache") == Some(self.stamp) {
             DefinitionCheck::Unchanged
         } else {
@@ -164,7 +168,7 @@ impl World {
         let body = Frame::request(PayloadProtocol::CONTROL, 5, hello.encode_to_vec()).encode_to_vec();
         let now = self.now;
         let FirstFrame::Hello(admitted) =
-            self.broker.first_frame(now, now.monotonic, connection, peer(), &body)
+            self.broker.first_frame(now, now.monotonic, connection, self.peer, &body)
         else {
             panic!("a good Hello is admitted");
         };

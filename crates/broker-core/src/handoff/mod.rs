@@ -9,5 +9,7 @@ mod pending;
 mod settlement;
 
 pub use outcome::{AckError, Acknowledged, Expired, IssueError, OfferError, Stage};
-pub use pending::{BackendSlot, HandoffLimits, MAX_PENDING_HANDOFFS, PendingHandoffs};
+pub use pending::{
+    BackendSlot, HandoffLimits, MAX_PENDING_HANDOFFS, PENDING_HANDOFFS_PER_PEER, PendingHandoffs,
+};
 pub use settlement::{Acceptance, Rejection, Settlement};

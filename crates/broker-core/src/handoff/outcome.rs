@@ -56,6 +56,12 @@ pub enum IssueError {
         /// The limit.
         limit: usize,
     },
+    /// As many are pending for this peer's connections as may be.
+    #[error("{limit} handoffs of this peer's connections are pending, which is the limit")]
+    PeerBusy {
+        /// The limit.
+        limit: usize,
+    },
     /// The connection has a token.
     #[error("connection {connection} has a pending handoff")]
     AlreadyPending {

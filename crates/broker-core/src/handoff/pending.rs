@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 
 use super::arena::{Arena, Index, Lane, Queue};
 use super::outcome::{AckError, Acknowledged, Expired, IssueError, OfferError, Stage};
+use crate::admission::{PeerKey, Quota};
 use crate::entropy::Entropy;
 use crate::time::Monotonic;
 
@@ -54,6 +55,10 @@ impl BackendSlot {
     }
 }
 
+/// Handoffs of one peer's connections that may be pending at once by default. More than one backend takes, so
+/// that a peer which talks to a single one is bounded by that one's limit; far less than there are in all.
+pub const PENDING_HANDOFFS_PER_PEER: usize = 128;
+
 /// Bounds of the pending handoffs (behaviour.md 2, "Handoff tokens").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoffLimits {
@@ -61,6 +66,8 @@ pub struct HandoffLimits {
     pub capacity: usize,
     /// Pending at once for one backend: every token may become an offer, so those not yet offered count.
     pub per_backend: usize,
+    /// Pending at once for the connections of one peer.
+    pub per_peer: usize,
     /// How long a token is good for.
     pub ttl: Duration,
     /// How long a backend has to acknowledge an offer.
@@ -68,11 +75,12 @@ pub struct HandoffLimits {
 }
 
 impl Default for HandoffLimits {
-    /// 1,024 pending, 64 of them for one backend, 30 s for a token and 5 s for an acknowledgement.
+    /// 1,024 pending, 64 of them for one backend and [`PENDING_HANDOFFS_PER_PEER`] of one peer, 30 s for a token and 5 s for an acknowledgement.
     fn default() -> Self {
         Self {
             capacity: 1_024,
             per_backend: 64,
+            per_peer: PENDING_HANDOFFS_PER_PEER,
             ttl: Duration::from_secs(30),
             ack_deadline: Duration::from_secs(5),
         }
@@ -82,6 +90,7 @@ impl Default for HandoffLimits {
 #[derive(Clone, Copy, Debug)]
 struct Record {
     connection: ConnectionId,
+    peer: PeerKey,
     backend: BackendSlot,
     issued_at: Monotonic,
     offered_at: Option<Monotonic>,
@@ -124,16 +133,18 @@ fn pending_in(by_backend: &Entry<'_, BackendSlot, Outstanding>) -> usize {
 /// All pending handoffs.
 ///
 /// ```
+/// use broker_core::admission::PeerKey;
 /// use broker_core::entropy::SeededEntropy;
 /// use broker_core::handoff::{AckError, BackendSlot, HandoffLimits, PendingHandoffs};
 /// use broker_core::time::Monotonic;
 /// use broker_protocol::ConnectionIds;
 ///
-/// let (now, backend) = (Monotonic::default(), BackendSlot::new(0));
+/// let (now, peer) = (Monotonic::default(), PeerKey::new(1000, Some(42)));
+/// let backend = BackendSlot::new(0);
 /// let connection = ConnectionIds::default().allocate().ok_or("no id left")?;
 /// let mut handoffs = PendingHandoffs::new(HandoffLimits::default());
 ///
-/// let token = handoffs.issue(now, connection, backend, &mut SeededEntropy::new(1))?;
+/// let token = handoffs.issue(now, connection, peer, backend, &mut SeededEntropy::new(1))?;
 /// handoffs.offered(now, connection)?;
 /// assert_eq!(handoffs.acknowledge(now, connection, &token)?.backend, backend);
 /// assert_eq!(handoffs.acknowledge(now, connection, &token), Err(AckError::NotPending));
@@ -147,6 +158,7 @@ pub struct PendingHandoffs {
     arena: Arena<Handoff>,
     by_connection: HashMap<ConnectionId, Index, RandomState>,
     by_backend: HashMap<BackendSlot, Outstanding, RandomState>,
+    by_peer: Quota,
     /// All, by the time of issue.
     issued: Queue,
     /// Those that are offered, by the time of the offer.
@@ -163,12 +175,13 @@ impl PendingHandoffs {
             arena: Arena::with_capacity(capacity),
             by_connection: HashMap::with_capacity_and_hasher(capacity, RandomState::default()),
             by_backend: HashMap::default(),
+            by_peer: Quota::new(limits.per_peer),
             issued: Queue::default(),
             offered: Queue::default(),
         }
     }
 
-    /// Issues a token for handing `connection` to `backend`, and counts it as pending.
+    /// Issues a token for handing `connection`, which is `peer`'s, to `backend`, and counts it as pending.
     ///
     /// # Errors
     /// [`IssueError`], and nothing has changed. Expired handoffs count until [`expire`](Self::expire)
@@ -177,6 +190,7 @@ impl PendingHandoffs {
         &mut self,
         now: Monotonic,
         connection: ConnectionId,
+        peer: PeerKey,
         backend: BackendSlot,
         entropy: &mut impl Entropy,
     ) -> Result<HandoffToken, IssueError> {
@@ -192,13 +206,18 @@ impl PendingHandoffs {
         if pending_in(&by_backend) >= self.limits.per_backend {
             return Err(IssueError::BackendBusy { limit: self.limits.per_backend });
         }
+        if self.by_peer.held_by(peer) >= self.limits.per_peer {
+            return Err(IssueError::PeerBusy { limit: self.limits.per_peer });
+        }
         let mut bytes = Zeroizing::new([0; HANDOFF_TOKEN_LEN]);
         entropy.fill(&mut bytes[..])?;
 
-        let record = Record { connection, backend, issued_at, offered_at: None };
+        let record = Record { connection, peer, backend, issued_at, offered_at: None };
         let token = HandoffToken::from_bytes(*bytes);
         let index = self.arena.insert(Handoff { record, token }).ok_or(at_capacity)?;
         by_connection.insert(index);
+        // Asked for above.
+        let _ = self.by_peer.charge(peer, 1);
         self.arena.push_back(Lane::Issued, &mut self.issued, index);
         let outstanding = by_backend.or_default();
         outstanding.count += 1;
@@ -311,6 +330,11 @@ impl PendingHandoffs {
         self.by_backend.get(&backend).map_or(0, |outstanding| outstanding.count)
     }
 
+    /// How many are pending for the connections of this peer.
+    pub fn held_by(&self, peer: PeerKey) -> usize {
+        self.by_peer.held_by(peer)
+    }
+
     /// What it was made with.
     pub const fn limits(&self) -> &HandoffLimits {
         &self.limits
@@ -370,6 +394,7 @@ impl PendingHandoffs {
             }
         }
         self.by_connection.remove(&record.connection);
+        self.by_peer.release(record.peer, 1);
         self.arena.remove(index);
         Some(record)
     }

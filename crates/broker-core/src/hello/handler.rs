@@ -71,6 +71,24 @@ pub enum Verdict {
     NoBackend(Arc<Definition>),
 }
 
+/// Who an agreement is made with, and what it wishes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) peer: PeerKey,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) keepalive_secs: u64,
+}
+
+impl From<&Admitted<'_>> for Asker {
+    fn from(admitted: &Admitted<'_>) -> Self {
+        Self {
+            peer: admitted.peer(),
+            capabilities: admitted.capabilities(),
+            keepalive_secs: admitted.keepalive_secs(),
+        }
+    }
+}
+
 /// A service that may be asked for.
 #[derive(Debug)]
 struct Service {
@@ -296,25 +314,13 @@ impl<E: Entropy> HelloHandler<E> {
         };
         let route = Arc::clone(route);
         let policy_allows = definition.settings().handoff_enabled;
-        Verdict::Reply(self.agree(
-            now,
-            route,
-            policy_allows,
-            admitted.capabilities(),
-            admitted.keepalive_secs(),
-        ))
+        Verdict::Reply(self.agree(now, route, policy_allows, &Asker::from(admitted)))
     }
 
     /// Agrees with a client on a live backend (row 19): a fresh id, and a token where everybody
     /// involved allows a handoff and one can be issued.
-    pub(crate) fn agree(
-        &mut self,
-        now: Now,
-        route: Arc<Route>,
-        policy_allows: bool,
-        client: Capabilities,
-        keepalive_secs: u64,
-    ) -> Reply {
+    pub(crate) fn agree(&mut self, now: Now, route: Arc<Route>, policy_allows: bool, asker: &Asker) -> Reply {
+        let &Asker { peer, capabilities: client, keepalive_secs } = asker;
         let Some(connection_id) = self.ids.allocate() else {
             return Reply::Refused(Refusal::Internal {
                 cause: "every connection id of this process is used up",
@@ -328,7 +334,7 @@ impl<E: Entropy> HelloHandler<E> {
             // Those whose time is over make room, also where no timer drives this handler.
             self.handoffs.expire(now.monotonic, |_| {});
             // Without a token the client dials the backend: capacity and randomness are no refusal.
-            self.handoffs.issue(now.monotonic, connection_id, route.slot(), &mut self.entropy).ok()
+            self.handoffs.issue(now.monotonic, connection_id, peer, route.slot(), &mut self.entropy).ok()
         } else {
             None
         };

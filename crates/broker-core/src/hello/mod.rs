@@ -8,6 +8,7 @@ mod reply;
 mod request;
 mod route;
 
+pub(crate) use handler::Asker;
 pub use handler::{DEFAULT_KEEPALIVE, HandoffPlatform, HelloConfig, HelloHandler, Verdict};
 pub use reply::{Handover, Negotiation, Reply};
 pub use request::{Admitted, HelloRequest, Rejected, Request};

@@ -122,6 +122,7 @@ impl<'a> HelloRequest<'a> {
 /// A Hello whose fields satisfy their rules. Who asks has a permit, and is who it says.
 #[derive(Clone, Debug)]
 pub struct Admitted<'a> {
+    peer: PeerKey,
     service: &'a str,
     version: Version,
     capabilities: Capabilities,
@@ -157,6 +158,7 @@ impl<'a> Admitted<'a> {
             Some(_) | None => {}
         }
         Ok(Self {
+            peer,
             service: hello.service_name,
             version,
             capabilities: Capabilities::from_bits_retain(hello.client_capabilities),
@@ -165,6 +167,11 @@ impl<'a> Admitted<'a> {
             deadline: request.deadline,
             echo: request.echo,
         })
+    }
+
+    /// Who asks.
+    pub const fn peer(&self) -> PeerKey {
+        self.peer
     }
 
     /// The service; satisfies the rule of [`ServiceName`].

@@ -120,6 +120,16 @@ impl FrameReader {
         self.header_filled + self.body_filled
     }
 
+    /// Bytes of memory that the current frame takes up, once [`space`](Self::space) was asked for; 0 until its
+    /// length is known.
+    pub fn keeps(&self) -> usize {
+        self.body_len.map_or(0, |body_len| self.body_filled + self.step(body_len))
+    }
+
+    fn step(&self, body_len: usize) -> usize {
+        self.body_filled.max(GROWTH_STEP).min(body_len - self.body_filled)
+    }
+
     /// Whether a frame is whole and waits to be taken.
     pub fn is_complete(&self) -> bool {
         self.body_len == Some(self.body_filled)
@@ -130,7 +140,7 @@ impl FrameReader {
         let Some(body_len) = self.body_len else {
             return &mut self.header[self.header_filled..];
         };
-        let step = self.body_filled.max(GROWTH_STEP).min(body_len - self.body_filled);
+        let step = self.step(body_len);
         self.body.resize(self.body_filled + step, 0);
         &mut self.body[self.body_filled..]
     }

@@ -21,10 +21,19 @@ impl FrameReader {
     #[cfg(feature = "tokio")]
     pub async fn read_from(&mut self, stream: &Stream) -> Result<(), ReadError> {
         while !self.is_complete() {
-            let result = stream.read_some(self.space()).await;
-            self.take(result)?;
+            self.read_part_from(stream).await?;
         }
         Ok(())
+    }
+
+    /// Reads what is there, or what comes next. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`read_from`](Self::read_from).
+    #[cfg(feature = "tokio")]
+    pub async fn read_part_from(&mut self, stream: &Stream) -> Result<Progress, ReadError> {
+        let result = stream.read_some(self.space()).await;
+        self.take(result)
     }
 
     /// Reads until the frame is whole or the deadline has passed; without one, for as long as it takes.

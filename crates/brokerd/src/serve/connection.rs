@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use broker_core::admission::{ConnectionKey, PeerKey};
+use broker_core::admission::{ConnectionKey, OverQuota, PeerKey};
 use broker_core::broker::{Decision, FirstFrame, Input};
 use broker_core::hello::{Admitted, Handover, Reply};
 use broker_core::time::Monotonic;
@@ -38,6 +38,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that hold nearly every reply, an endpoint of full length and a trace in it.
 const USUAL_REPLY: usize = 512;
+
+/// Bytes that hold nearly every request.
+const USUAL_REQUEST: usize = 512;
 
 /// What is left to do when an answer is written.
 struct Answer {
@@ -91,16 +94,17 @@ pub(super) async fn serve(
     let patience = shell.settings().hello_timeout.value;
     let deadline = shell.clock().instant(accepted.saturating_add(patience));
     let mut reader = FrameReader::new(MAX_HELLO_BODY);
-    let (read, in_flight) = read_request(&shell, &stream, &mut reader, deadline, in_flight).await;
+    let (read, in_flight) = read_request(&shell, key, &stream, &mut reader, deadline, in_flight).await;
     let answer = match read {
         Ok(Ok(())) => {
             let body = reader.take_body();
             Exchange { shell: &shell, stream: &stream, key, peer, accepted }.answer(&body).await
         }
-        Ok(Err(ReadError::Fault(fault))) => {
+        Ok(Err(NoFrame::OverQuota(over))) => Some(over_quota(&shell, accepted, key, over)),
+        Ok(Err(NoFrame::Read(ReadError::Fault(fault)))) => {
             refusal_of(fault).map(|refusal| malformed(&shell, accepted, key, peer, refusal))
         }
-        Ok(Err(ReadError::Io(error))) => {
+        Ok(Err(NoFrame::Read(ReadError::Io(error)))) => {
             tracing::debug!(%error, "a connection broke before its request was read");
             None
         }
@@ -113,10 +117,10 @@ pub(super) async fn serve(
     let Some(Answer { bytes, then }) = answer else { return };
     match then {
         Then::Close => {
-            write(&stream, &bytes).await;
+            write_counted(&shell, key, &stream, &bytes).await;
         }
         Then::Drain { deadline } => {
-            write(&stream, &bytes).await;
+            write_counted(&shell, key, &stream, &bytes).await;
             shell.tell(Input::Drain { deadline });
         }
         Then::Register { id, announcement } => {
@@ -130,27 +134,79 @@ pub(super) async fn serve(
     }
 }
 
+/// Why there is no first frame.
+enum NoFrame {
+    Read(ReadError),
+    /// Its peer's connections keep too much.
+    OverQuota(OverQuota),
+}
+
+impl From<ReadError> for NoFrame {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
 /// Reads the first frame, or what comes of it by the deadline. The request is in flight while the socket is
 /// looked at for the first time, and from when the frame is there; not while nothing comes.
 async fn read_request(
     shell: &Rc<Shell>,
+    key: ConnectionKey,
     stream: &Stream,
     reader: &mut FrameReader,
     deadline: Instant,
     in_flight: InFlight,
-) -> (Result<Result<(), ReadError>, Elapsed>, InFlight) {
-    let mut read = pin!(tokio::time::timeout_at(deadline, reader.read_from(stream)));
-    let first_look = poll_fn(|context| match read.as_mut().poll(context) {
-        // Not looked at yet: others have their turn first.
-        Poll::Pending if !has_budget_remaining() => Poll::Pending,
-        looked => Poll::Ready(looked),
-    })
-    .await;
+) -> (Result<Result<(), NoFrame>, Elapsed>, InFlight) {
+    let first_look = {
+        let mut read = pin!(reader.read_from(stream));
+        poll_fn(|context| match read.as_mut().poll(context) {
+            // Not looked at yet: others have their turn first.
+            Poll::Pending if !has_budget_remaining() => Poll::Pending,
+            looked => Poll::Ready(looked),
+        })
+        .await
+    };
     match first_look {
-        Poll::Ready(read) => (read, in_flight),
+        Poll::Ready(read) => (Ok(read.map_err(NoFrame::from)), in_flight),
         Poll::Pending => {
             drop(in_flight);
-            (read.await, shell.begin_answer())
+            let read = tokio::time::timeout_at(deadline, read_counted(shell, key, stream, reader)).await;
+            (read, shell.begin_answer())
+        }
+    }
+}
+
+/// Reads the rest of a frame; what is kept of it meanwhile counts for its peer.
+async fn read_counted(
+    shell: &Rc<Shell>,
+    key: ConnectionKey,
+    stream: &Stream,
+    reader: &mut FrameReader,
+) -> Result<(), NoFrame> {
+    while !reader.is_complete() {
+        shell.call(|broker, _| broker.buffers(key, reader.keeps())).map_err(NoFrame::OverQuota)?;
+        reader.read_part_from(stream).await?;
+    }
+    Ok(())
+}
+
+/// Writes an answer; what of it has to wait counts for its peer, whose connection is closed where that is too
+/// much. An answer that is longer than a peer may keep takes all of that.
+async fn write_counted(shell: &Rc<Shell>, key: ConnectionKey, stream: &Stream, bytes: &[u8]) -> bool {
+    let mut write = pin!(write(stream, bytes));
+    let first_try = poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await;
+    if let Poll::Ready(written) = first_try {
+        return written;
+    }
+    let kept = shell.call(|broker, _| {
+        let most = broker.config().connections.buffered_per_peer();
+        broker.buffers(key, bytes.len().min(most))
+    });
+    match kept {
+        Ok(()) => write.await,
+        Err(over) => {
+            tracing::debug!(%over, "a peer leaves too many answers unread");
+            false
         }
     }
 }
@@ -191,6 +247,11 @@ fn malformed(
     encode(&Echo::default(), &reply).into()
 }
 
+fn over_quota(shell: &Rc<Shell>, accepted: Monotonic, key: ConnectionKey, over: OverQuota) -> Answer {
+    let reply = shell.call(|broker, now| broker.over_quota(now, accepted, key, over));
+    encode(&Echo::default(), &reply).into()
+}
+
 /// The whole response frame.
 pub(super) fn encode(echo: &Echo<'_>, reply: &Reply) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(USUAL_REPLY);
@@ -213,7 +274,14 @@ impl Exchange<'_> {
         match self.shell.call(|broker, now| broker.first_frame(now, self.accepted, self.key, self.peer, body))
         {
             FirstFrame::Hello(admitted) => {
-                let reply = self.hello(&admitted).await?;
+                let mut reply = self.hello(&admitted, body).await?;
+                if let Reply::Negotiated(agreed) = &reply
+                    && agreed.handover() != Handover::None
+                    && !self.may_keep(body)
+                {
+                    self.shell.call(|broker, _| broker.not_offered(agreed));
+                    reply = Reply::Negotiated(agreed.clone().without_handover());
+                }
                 let bytes = encode(admitted.echo(), &reply);
                 Some(match reply {
                     Reply::Negotiated(agreed) if agreed.handover() != Handover::None => {
@@ -231,7 +299,14 @@ impl Exchange<'_> {
         }
     }
 
-    async fn hello(&self, admitted: &Admitted<'_>) -> Option<Reply> {
+    /// Whether the request may be kept for as long as the connection is on offer. Those of the usual length are
+    /// not worth counting: there are no more of them than a peer may have offers.
+    fn may_keep(&self, body: &Bytes) -> bool {
+        body.len() <= USUAL_REQUEST
+            || self.shell.call(|broker, _| broker.buffers(self.key, body.len())).is_ok()
+    }
+
+    async fn hello(&self, admitted: &Admitted<'_>, body: &Bytes) -> Option<Reply> {
         let service = admitted.service();
         let known = self.shell.look(|broker, _| broker.stamp(service));
         let definition = self.shell.definitions().check(service, known).await;
@@ -240,6 +315,10 @@ impl Exchange<'_> {
         match decision {
             Decision::Reply(reply) => Some(reply),
             Decision::Wait => {
+                if let Err(over) = self.shell.call(|broker, _| broker.buffers(self.key, body.len())) {
+                    let (accepted, key) = (self.accepted, self.key);
+                    return Some(self.shell.call(|broker, now| broker.over_quota(now, accepted, key, over)));
+                }
                 // Nothing ran since the decision, so the reply cannot have come yet.
                 let reply = self.shell.wait_for_reply(self.key);
                 tokio::select! {

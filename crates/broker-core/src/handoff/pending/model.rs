@@ -90,12 +90,18 @@ fn model_offer(list: &mut [Plain], now: u64, connection: u64) -> Result<(), Offe
     Ok(())
 }
 
+/// Two peers share the connections.
+const fn peer_of(connection: u64) -> PeerKey {
+    PeerKey::new(1000, Some(1 + (connection % 2) as u32))
+}
+
 proptest! {
     #[test]
     fn it_behaves_as_a_plain_list_does(steps in proptest::collection::vec(any_step(), 1..200)) {
         let mut handoffs = PendingHandoffs::new(HandoffLimits {
             capacity: 5,
             per_backend: 2,
+            per_peer: 3,
             ttl: Duration::from_nanos(10),
             ack_deadline: Duration::from_nanos(4),
         });
@@ -120,10 +126,18 @@ proptest! {
                         Err(IssueError::AlreadyPending { connection: id(connection) })
                     } else if of_backend == 2 {
                         Err(IssueError::BackendBusy { limit: 2 })
+                    } else if list.iter().filter(|plain| peer_of(plain.connection) == peer_of(connection)).count() == 3 {
+                        Err(IssueError::PeerBusy { limit: 3 })
                     } else {
                         Ok(())
                     };
-                    let issued = handoffs.issue(time, id(connection), BackendSlot::new(backend), &mut entropy);
+                    let issued = handoffs.issue(
+                        time,
+                        id(connection),
+                        peer_of(connection),
+                        BackendSlot::new(backend),
+                        &mut entropy,
+                    );
                     prop_assert_eq!(issued.as_ref().map(|_| ()), expected.as_ref().copied());
                     if let Ok(token) = issued {
                         list.push(Plain { connection, backend, token, issued_at: now, offered_at: None });
@@ -179,6 +193,10 @@ proptest! {
             for backend in 0..=2 {
                 let of_backend = list.iter().filter(|plain| plain.backend == backend).count();
                 prop_assert_eq!(handoffs.outstanding(BackendSlot::new(backend)), of_backend);
+            }
+            for peer in [peer_of(0), peer_of(1)] {
+                let of_peer = list.iter().filter(|plain| peer_of(plain.connection) == peer).count();
+                prop_assert_eq!(handoffs.held_by(peer), of_peer);
             }
         }
     }

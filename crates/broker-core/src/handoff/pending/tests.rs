@@ -8,6 +8,7 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 const TTL: Duration = Duration::from_secs(30);
 const ACK_DEADLINE: Duration = Duration::from_secs(5);
 const BACKEND: BackendSlot = BackendSlot::new(7);
+const PEER: PeerKey = PeerKey::new(1000, Some(42));
 
 fn at(offset: Duration) -> Monotonic {
     Monotonic::from_nanos(9_000_000_000).saturating_add(offset)
@@ -26,7 +27,7 @@ fn with_limits(capacity: usize, per_backend: usize) -> PendingHandoffs {
 }
 
 fn issue(handoffs: &mut PendingHandoffs, now: Duration, connection: u64) -> HandoffToken {
-    handoffs.issue(at(now), id(connection), BACKEND, &mut SeededEntropy::new(connection)).unwrap()
+    handoffs.issue(at(now), id(connection), PEER, BACKEND, &mut SeededEntropy::new(connection)).unwrap()
 }
 
 /// One handoff, issued at second 0.
@@ -175,7 +176,7 @@ fn expiries_are_reported_earliest_first_whatever_their_stage() {
 fn the_last_place_is_issued_and_not_one_more() {
     let mut handoffs = with_limits(3, 64);
     (1..=3).for_each(|connection| drop(issue(&mut handoffs, Duration::ZERO, connection)));
-    let full = handoffs.issue(at(Duration::ZERO), id(4), BACKEND, &mut SeededEntropy::new(1));
+    let full = handoffs.issue(at(Duration::ZERO), id(4), PEER, BACKEND, &mut SeededEntropy::new(1));
     assert_eq!(full, Err(IssueError::AtCapacity { limit: 3 }));
     assert_eq!(handoffs.revoke(id(2)), Some(Stage::Issued));
     issue(&mut handoffs, Duration::ZERO, 4);
@@ -184,7 +185,7 @@ fn the_last_place_is_issued_and_not_one_more() {
 
 #[test]
 fn a_capacity_of_zero_issues_nothing() {
-    let none = with_limits(0, 64).issue(at(Duration::ZERO), id(1), BACKEND, &mut SeededEntropy::new(1));
+    let none = with_limits(0, 64).issue(at(Duration::ZERO), id(1), PEER, BACKEND, &mut SeededEntropy::new(1));
     assert_eq!(none, Err(IssueError::AtCapacity { limit: 0 }));
     assert_eq!(with_limits(usize::MAX, 64).limits().capacity, MAX_PENDING_HANDOFFS);
 }
@@ -194,11 +195,11 @@ fn a_busy_backend_gets_its_share_and_not_one_more_and_no_other_backend_suffers()
     let mut handoffs = with_limits(1_024, 64);
     (1..=64).for_each(|connection| drop(issue(&mut handoffs, Duration::ZERO, connection)));
     handoffs.offered(at(Duration::ZERO), id(1)).unwrap();
-    let busy = handoffs.issue(at(Duration::ZERO), id(65), BACKEND, &mut SeededEntropy::new(1));
+    let busy = handoffs.issue(at(Duration::ZERO), id(65), PEER, BACKEND, &mut SeededEntropy::new(1));
     assert_eq!(busy, Err(IssueError::BackendBusy { limit: 64 }));
     assert_eq!(handoffs.outstanding(BACKEND), 64);
     let other = BackendSlot::new(8);
-    assert!(handoffs.issue(at(Duration::ZERO), id(65), other, &mut SeededEntropy::new(1)).is_ok());
+    assert!(handoffs.issue(at(Duration::ZERO), id(65), PEER, other, &mut SeededEntropy::new(1)).is_ok());
     handoffs.revoke(id(1));
     issue(&mut handoffs, Duration::ZERO, 66);
 }
@@ -206,7 +207,7 @@ fn a_busy_backend_gets_its_share_and_not_one_more_and_no_other_backend_suffers()
 #[test]
 fn a_connection_has_one_token_at_a_time() {
     let (mut handoffs, token) = offered();
-    let again = handoffs.issue(at(Duration::ZERO), id(1), BACKEND, &mut SeededEntropy::new(2));
+    let again = handoffs.issue(at(Duration::ZERO), id(1), PEER, BACKEND, &mut SeededEntropy::new(2));
     assert_eq!(again, Err(IssueError::AlreadyPending { connection: id(1) }));
     assert!(handoffs.acknowledge(at(Duration::ZERO), id(1), &token).is_ok());
     issue(&mut handoffs, Duration::ZERO, 1);
@@ -216,19 +217,19 @@ fn a_connection_has_one_token_at_a_time() {
 fn without_randomness_nothing_is_issued_and_nothing_counted() {
     let mut handoffs = with_limits(1, 1);
     let mut entropy = FlakyEntropy::failing();
-    let failed = handoffs.issue(at(Duration::ZERO), id(1), BACKEND, &mut entropy);
+    let failed = handoffs.issue(at(Duration::ZERO), id(1), PEER, BACKEND, &mut entropy);
     assert_eq!(failed, Err(IssueError::Entropy(FlakyEntropy::ERROR)));
     assert_eq!((handoffs.len(), handoffs.outstanding(BACKEND), handoffs.next_expiry()), (0, 0, None));
     entropy.failing = false;
-    assert!(handoffs.issue(at(Duration::ZERO), id(1), BACKEND, &mut entropy).is_ok());
+    assert!(handoffs.issue(at(Duration::ZERO), id(1), PEER, BACKEND, &mut entropy).is_ok());
 }
 
 #[test]
 fn a_refused_issue_draws_no_randomness() {
     let (mut handoffs, mut entropy) = (with_limits(2, 1), FlakyEntropy::working());
     issue(&mut handoffs, Duration::ZERO, 1);
-    assert!(handoffs.issue(at(Duration::ZERO), id(1), BACKEND, &mut entropy).is_err());
-    assert!(handoffs.issue(at(Duration::ZERO), id(2), BACKEND, &mut entropy).is_err());
+    assert!(handoffs.issue(at(Duration::ZERO), id(1), PEER, BACKEND, &mut entropy).is_err());
+    assert!(handoffs.issue(at(Duration::ZERO), id(2), PEER, BACKEND, &mut entropy).is_err());
     assert_eq!(entropy.draws, 0);
 }
 
@@ -248,7 +249,7 @@ fn a_backends_end_revokes_its_handoffs_and_no_others() {
     let (mut handoffs, _) = offered();
     issue(&mut handoffs, Duration::ZERO, 2);
     let other = BackendSlot::new(8);
-    handoffs.issue(at(Duration::ZERO), id(3), other, &mut SeededEntropy::new(3)).unwrap();
+    handoffs.issue(at(Duration::ZERO), id(3), PEER, other, &mut SeededEntropy::new(3)).unwrap();
     assert_eq!(handoffs.revoke_backend(BACKEND), 2);
     assert_eq!(handoffs.revoke_backend(BACKEND), 0);
     assert_eq!((handoffs.len(), handoffs.outstanding(BACKEND), handoffs.outstanding(other)), (1, 0, 1));
@@ -273,4 +274,28 @@ fn no_token_shows_in_debug_output() {
     let shown = format!("{handoffs:?}");
     assert!(shown.contains("<redacted>"), "{shown}");
     assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+}
+
+#[test]
+fn a_peer_may_have_its_share_and_not_one_more_and_nobody_else_notices() {
+    let limits = HandoffLimits { per_peer: 2, ..HandoffLimits::default() };
+    let mut handoffs = PendingHandoffs::new(limits);
+    let token = issue(&mut handoffs, Duration::ZERO, 1);
+    issue(&mut handoffs, Duration::ZERO, 2);
+    let mut entropy = SeededEntropy::new(9);
+    let over = handoffs.issue(at(Duration::ZERO), id(3), PEER, BACKEND, &mut entropy);
+    assert_eq!(over.unwrap_err(), IssueError::PeerBusy { limit: 2 });
+    let other = PeerKey::new(1000, Some(43));
+    assert!(handoffs.issue(at(Duration::ZERO), id(3), other, BACKEND, &mut entropy).is_ok());
+    assert_eq!((handoffs.held_by(PEER), handoffs.held_by(other)), (2, 1));
+    handoffs.offered(at(Duration::ZERO), id(1)).unwrap();
+    handoffs.acknowledge(at(Duration::ZERO), id(1), &token).unwrap();
+    assert!(handoffs.issue(at(Duration::ZERO), id(4), PEER, BACKEND, &mut entropy).is_ok());
+}
+
+#[test]
+fn a_peer_s_share_is_more_than_one_backend_takes_and_less_than_there_are() {
+    let limits = HandoffLimits::default();
+    assert!(limits.per_backend < limits.per_peer && limits.per_peer < limits.capacity);
+    assert_eq!(limits.per_peer, PENDING_HANDOFFS_PER_PEER);
 }
