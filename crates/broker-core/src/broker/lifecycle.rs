@@ -159,6 +159,7 @@ impl<E: Entropy> Broker<E> {
                 backend.state = BackendState::Absent;
                 let nobody_waits = backend.waiters.is_empty();
                 self.emit(draft);
+                self.end_control(slot);
                 if nobody_waits {
                     self.forget(now, slot);
                     return;
@@ -328,6 +329,15 @@ impl<E: Entropy> Broker<E> {
                 self.timers.cancel(due, timer);
             }
         }
+        self.handler.unregister(backend.service.as_str(), &backend.version);
+        self.end_control(slot);
+        Some(ended)
+    }
+
+    /// Ends the control connection to a process that is not the backend any more, if it ever was, and with it
+    /// what that process has registered and what was offered to it.
+    fn end_control(&mut self, slot: BackendSlot) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.control = ControlState::None;
         backend.announced_by = None;
         if std::mem::take(&mut backend.is_self_registered) {
@@ -336,9 +346,7 @@ impl<E: Entropy> Broker<E> {
         if let Some(control) = backend.control_key.take() {
             self.actions.push_back(Action::EndControl { slot, control });
         }
-        self.handler.unregister(backend.service.as_str(), &backend.version);
         self.offers_lost(slot);
-        Some(ended)
     }
 
     /// What comes after a backend's end: a new start for those who wait, or nothing.
@@ -362,6 +370,7 @@ impl<E: Entropy> Broker<E> {
         };
         if let Err(refusal) = outcome {
             self.refuse_waiters(now, slot, &refusal);
+            self.forget(now, slot);
         }
     }
 

@@ -30,6 +30,14 @@ impl World {
         self.tell(Input::ControlClosed { slot, control: ControlKey::new(pid.into()) });
     }
 
+    fn ended_controls(&self) -> Vec<ControlKey> {
+        let ended = self.acted.iter().filter_map(|action| match action {
+            Action::EndControl { control, .. } => Some(*control),
+            _ => None,
+        });
+        ended.collect()
+    }
+
     fn probes(&self) -> usize {
         self.acted.iter().filter(|action| matches!(action, Action::Probe { .. })).count()
     }
@@ -171,4 +179,33 @@ fn one_that_withdraws_has_not_crashed() {
         events.contains(&EventKind::DiedShutdown) && !events.contains(&EventKind::DiedCrash),
         "{events:?}"
     );
+}
+
+#[test]
+fn one_that_does_not_answer_loses_its_connection_and_what_it_registered() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    world.hello("1.0.0");
+    world.tell(Input::Probed { slot, outcome: Err("nobody listens there".into()) });
+    assert_eq!(world.ended_controls(), [ControlKey::new(OWN.into())]);
+    // No connection is offered to it any more, as clients are sent to another process.
+    assert_eq!(world.broker.backend(slot).unwrap().control(), ControlState::None);
+    world.started(slot, 77);
+    world.close(slot, OWN);
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock", "that one has not gone");
+}
+
+#[test]
+fn nothing_is_remembered_of_one_that_withdrew_where_no_other_may_be_started() {
+    let mut world = World::with(BrokerConfig {
+        starts_per_peer: 1,
+        ..BrokerConfig::new(BrokerInstance::Named("test".parse().unwrap()))
+    });
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    world.hello("2.0.0");
+    let (waiting, _) = world.hello("1.0.0");
+    world.close(slot, OWN);
+    world.tell(Input::Probed { slot, outcome: Ok(OWN) });
+    assert!(matches!(refusal(world.reply_to(waiting)), Refusal::PeerStarts { .. }));
+    assert!(world.broker.backend(slot).is_none());
 }
