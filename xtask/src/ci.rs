@@ -55,6 +55,7 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     cargo("lints of the broker that counts", &counting, &[])?;
     deny(absent)?;
     tests()?;
+    planted_bugs()?;
     cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;
     instructions(absent)?;
     cargo("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
@@ -69,6 +70,12 @@ fn deny(absent: Absent) -> TaskResult {
         return absent.tell("cargo-deny is not installed; get it with `cargo install cargo-deny`");
     }
     cargo("dependencies", &["deny", "check", "bans", "licenses", "sources"], &[])
+}
+
+/// The simulator finds the bugs that are put into the broker; without them it has run with the other tests.
+fn planted_bugs() -> TaskResult {
+    let options = ["test", "--package", "broker-sim", "--features", "planted-bugs", "--test", "planted_bugs"];
+    cargo("planted bugs", &options, &[])
 }
 
 /// The Hello path must not get longer unnoticed (docs/performance.md).

@@ -11,9 +11,10 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::workspace::{TaskError, TaskResult, root};
 
 /// Each crate and the workspace crates that it may depend on.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("broker-protocol", &[]),
     ("broker-core", &["broker-protocol"]),
+    ("broker-sim", &["broker-protocol", "broker-core"]),
     ("broker-transport", &["broker-protocol"]),
     ("broker-client", &["broker-protocol", "broker-transport"]),
     ("broker-backend", &["broker-protocol", "broker-transport"]),

@@ -9,6 +9,7 @@ mod ci;
 mod codegen;
 mod cross;
 mod layering;
+mod sim;
 mod workspace;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ tasks:
   ci [--no-skip]      run every check that must hold before a change lands (--no-skip: a missing tool fails)
   cross [...]         check for Windows, macOS and a newer Linux compiler (--help tells the options)
   layering            check that dependencies between the crates point one way
+  sim [--seeds N]     live through N simulated histories of the broker (--help tells the options)
   bench NAME [...]    measure: hello, start, scale, instructions (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["cross", options @ ..] => cross::run(options),
         ["layering"] => layering::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
+        ["sim", options @ ..] => sim::run(options),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["help" | "--help" | "-h"] => {

@@ -37,6 +37,10 @@ impl Timers {
         self.0.remove(&(due, timer));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn next(&self) -> Option<Monotonic> {
         self.0.first().map(|(due, _)| *due)
     }

@@ -214,6 +214,11 @@ impl Backend {
         self.series
     }
 
+    /// Whether it, or somebody for it, has said that it runs already.
+    pub const fn is_registered(&self) -> bool {
+        self.registration.is_some()
+    }
+
     /// Its control connection.
     pub const fn control(&self) -> ControlState {
         self.control
@@ -335,6 +340,10 @@ impl BackendTable {
             (&left.service, &left.version).cmp(&(&right.service, &right.version))
         });
         all
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.backends.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Backend> {

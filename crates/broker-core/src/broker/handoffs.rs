@@ -8,6 +8,7 @@
 use broker_protocol::Capabilities;
 use broker_protocol::handoff::{Acknowledgement, Verdict};
 
+use super::planted::Bug;
 use super::{Action, Broker};
 use crate::backends::{ControlKey, ControlState};
 use crate::entropy::Entropy;
@@ -68,6 +69,9 @@ impl<E: Entropy> Broker<E> {
         if let Some(series) = self.backends.get(slot).map(|backend| backend.series) {
             self.metrics.handoff(series, outcome);
             self.metrics.handoff_took(series, settled.waited);
+        }
+        if self.has_bug(Bug::SecondOwner) {
+            return Ok(Settlement::rejected(answer.connection));
         }
         Ok(settlement)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use broker_protocol::wire::EventKind;
 use broker_protocol::{Refusal, ServiceName, Severity, SpawnFailure, SpawnStage};
 
+use super::planted::Bug;
 use super::{Action, Broker, Exit, KILL_AFTER, QUIESCE_LIMIT, StartOrder, StopSignal};
 use crate::admission::{ConnectionKey, PeerKey};
 use crate::backends::{
@@ -39,6 +40,10 @@ impl<E: Entropy> Broker<E> {
             backend.trace =
                 TraceContext { parent: echo.traceparent.to_owned(), state: echo.tracestate.to_owned() };
         }
+        if matches!(backend.state, BackendState::Spawning) && self.has_bug(Bug::SecondStart) {
+            return self.start(now, slot, &[admitted.peer()]);
+        }
+        let Some(backend) = self.backends.get_mut(slot) else { return Ok(()) };
         match (&backend.state, &backend.registration) {
             (BackendState::Probing | BackendState::Spawning | BackendState::Draining(..), _) => Ok(()),
             (BackendState::Running(_), _) => {
@@ -376,11 +381,15 @@ impl<E: Entropy> Broker<E> {
 
     /// A client's patience is over; the start goes on for the next one.
     pub(super) fn wait_over(&mut self, now: Now, slot: BackendSlot, connection: ConnectionKey) {
+        let is_answered_again = self.has_bug(Bug::SecondReply);
         let Some(backend) = self.backends.get_mut(slot) else { return };
         let Some(at) = backend.waiters.iter().position(|waiter| waiter.connection == connection) else {
             return;
         };
         let waiter = backend.waiters.swap_remove(at);
+        if is_answered_again {
+            backend.waiters.push(waiter.clone());
+        }
         let waited = waiter.deadline.duration_since(waiter.arrived);
         let cause =
             format!("it is still being started after the {} ms that the client waits", waited.as_millis());

@@ -18,6 +18,7 @@
 mod config;
 mod handoffs;
 mod lifecycle;
+pub mod planted;
 mod registration;
 mod requests;
 mod shutdown;
@@ -38,6 +39,7 @@ pub use config::{
 pub use registration::NotRegistered;
 pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity};
 use shutdown::Phase;
+pub use view::Footprint;
 
 use crate::admission::{ConnectionKey, Connections, DescriptorPressure, Quota};
 use crate::backends::{BackendTable, ControlKey, Registration};
@@ -260,6 +262,8 @@ pub struct Broker<E> {
     sampler: HelloSampler,
     recent: RecentEvents,
     metrics: Metrics,
+    #[cfg(feature = "planted-bugs")]
+    planted: Option<planted::Bug>,
 }
 
 impl<E: Entropy> Broker<E> {
@@ -279,6 +283,8 @@ impl<E: Entropy> Broker<E> {
             sampler: HelloSampler::default(),
             recent: RecentEvents::default(),
             metrics: Metrics::default(),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
             config,
         }
     }

@@ -7,6 +7,7 @@ use broker_protocol::control::Announcement;
 use broker_protocol::wire::{AdminRequest, EventKind};
 use broker_protocol::{Echo, Refusal, ServiceName, Severity};
 
+use super::planted::Bug;
 use super::{Action, Broker};
 use crate::admission::{Admission, ConnectionKey, OverQuota, PeerKey};
 use crate::backends::{BackendState, Waiter};
@@ -123,7 +124,9 @@ impl<E: Entropy> Broker<E> {
     /// A connection is gone, or is about to be closed. A Hello that waits on it is withdrawn; the
     /// start it waits for goes on.
     pub fn disconnected(&mut self, now: Now, connection: ConnectionKey) {
-        self.connections.close(connection);
+        if !(self.waiting.contains_key(&connection) && self.has_bug(Bug::LeakedConnection)) {
+            self.connections.close(connection);
+        }
         if let Some(slot) = self.waiting.remove(&connection) {
             self.withdraw(slot, connection);
             self.advance_drain(now);

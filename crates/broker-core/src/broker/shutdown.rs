@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use broker_protocol::Refusal;
 
+use super::planted::Bug;
 use super::{Action, BackendsOnExit, Broker, KILL_AFTER, StopSignal};
 use crate::backends::{BackendState, StopReason};
 use crate::entropy::Entropy;
@@ -86,7 +87,9 @@ impl<E: Entropy> Broker<E> {
 
     /// The deadline: nobody waits any longer, and what still runs is killed.
     pub(super) fn drain_over(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Finishing { .. } | Phase::Stopping { .. }) {
+        if !matches!(self.phase, Phase::Finishing { .. } | Phase::Stopping { .. })
+            || self.has_bug(Bug::EndlessDrain)
+        {
             return;
         }
         let mut waiting: Vec<_> = self.waiting.values().copied().collect();

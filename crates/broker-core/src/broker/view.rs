@@ -3,13 +3,61 @@
 use broker_protocol::BoundedEvent;
 
 use super::{Broker, BrokerConfig};
+use crate::admission::PeerKey;
 use crate::backends::Backend;
 use crate::entropy::Entropy;
 use crate::handoff::BackendSlot;
 use crate::metrics::Metrics;
 use crate::time::Now;
 
+/// How much a broker keeps of each thing at the moment: what its memory grows and shrinks with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Open connections.
+    pub connections: usize,
+    /// Hellos that wait for a start.
+    pub hellos_waiting: usize,
+    /// Entries of the backend table.
+    pub backends: usize,
+    /// Things that become due.
+    pub timers: usize,
+    /// Handoffs that are not settled.
+    pub handoffs: usize,
+    /// Actions that nobody has fetched.
+    pub actions: usize,
+    /// Peers with a start under way.
+    pub starters: usize,
+}
+
 impl<E: Entropy> Broker<E> {
+    /// How much it keeps at the moment.
+    pub fn footprint(&mut self) -> Footprint {
+        Footprint {
+            connections: self.connections.len(),
+            hellos_waiting: self.waiting.len(),
+            backends: self.backends.len(),
+            timers: self.timers.len(),
+            handoffs: self.handler.handoffs().len(),
+            actions: self.actions.len(),
+            starters: self.starts.peers(),
+        }
+    }
+
+    /// Connections, kept bytes, starts under way and pending handoffs of one peer, in this order.
+    pub fn held_by(&mut self, peer: PeerKey) -> [usize; 4] {
+        [
+            self.connections.held_by(peer),
+            self.connections.buffered_by(peer),
+            self.starts.held_by(peer),
+            self.handler.handoffs().held_by(peer),
+        ]
+    }
+
+    /// Handoffs to this backend that are not settled.
+    pub fn handoffs_to(&mut self, slot: BackendSlot) -> usize {
+        self.handler.handoffs().outstanding(slot)
+    }
+
     /// What it was made with.
     pub const fn config(&self) -> &BrokerConfig {
         &self.config
