@@ -151,6 +151,21 @@ impl Daemon {
         self.child.wait().unwrap().code()
     }
 
+    /// Asks it to end, and returns every line that it has said.
+    pub fn stop_and_hear(mut self) -> String {
+        self.signal(Signal::TERM);
+        let (code, heard) = self.hear_out();
+        assert_eq!(code, Some(0), "{heard}");
+        heard
+    }
+
+    /// Waits for its end; its exit code, and every line that it has said.
+    pub fn hear_out(mut self) -> (Option<i32>, String) {
+        let code = self.wait();
+        self.heard.extend(self.lines.iter());
+        (code, self.heard.join("\n"))
+    }
+
     /// Asks it to end and waits for that.
     pub fn stop(mut self) {
         self.signal(Signal::TERM);

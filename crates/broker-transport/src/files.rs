@@ -55,6 +55,8 @@ pub struct FileFacts {
     /// The owner: a user id, or on Windows the number that [stands](crate::identity::current_user_key) for the
     /// SID. 0 is the system itself: root, or on Windows `LocalSystem`, the administrators and `TrustedInstaller`.
     pub owner: u64,
+    /// How many names it has. A second one may lie in a directory that others write to.
+    pub names: u64,
     /// Whether its group or everybody may write to it; on Windows whether the access list permits anybody but
     /// the owner's own and the system to.
     pub writable_by_others: bool,

@@ -103,6 +103,13 @@ impl DefinitionDir {
             );
             return Err(DefinitionError::Untrusted { cause });
         }
+        if facts.names > 1 {
+            let cause = format!(
+                "{} has another name elsewhere, by which it can be changed; put a copy in its place",
+                path.display()
+            );
+            return Err(DefinitionError::Untrusted { cause });
+        }
         if facts.size > MAX_SERVICE_DEFINITION as u64 {
             return Err(DefinitionError::TooLarge { actual: facts.size });
         }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use broker_protocol::BoundedEvent;
 use broker_protocol::limits::MAX_EVENT;
-use broker_transport::files;
+use broker_transport::{files, identity};
 
 /// Longest log, in bytes; then it is rotated.
 pub(crate) const MAX_LOG: u64 = 8 * 1024 * 1024;
@@ -158,6 +158,14 @@ fn open(path: &Path) -> io::Result<OpenLog> {
     let (file, facts) = files::open_append(path)?;
     if facts.kind != files::FileKind::Regular {
         return Err(io::Error::other("it is not a regular file"));
+    }
+    if facts.names > 1 {
+        return Err(io::Error::other(
+            "the file has another name, too, and may be somebody's; remove this one",
+        ));
+    }
+    if facts.writable_by_others || facts.owner != identity::current_user_key() {
+        return Err(io::Error::other("it belongs to another user, or others may write to it; remove it"));
     }
     Ok(OpenLog { file, identity: (facts.device, facts.inode) })
 }

@@ -77,6 +77,7 @@ fn facts_of(metadata: &Metadata) -> FileFacts {
         inode: metadata.ino(),
         device: metadata.dev(),
         owner: metadata.uid().into(),
+        names: metadata.nlink(),
         writable_by_others: metadata.mode() & GROUP_OR_OTHER_WRITE != 0,
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use super::super::os;
 use crate::lock::{LockEntry, LockError};
 
 /// Longest entry that is read: two numbers and a socket path fit with room to spare.
@@ -141,8 +142,13 @@ fn open(path: &Path) -> Result<File, LockError> {
         }
     };
     match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(not_a_file("something else")),
+        Ok(metadata) if !metadata.is_file() => Err(not_a_file("something else")),
+        // It is about to be overwritten, whoever put the name here.
+        Ok(metadata) if metadata.nlink() > 1 => Err(not_a_file("a file that has another name, too")),
+        Ok(metadata) if metadata.uid() != os::identity::effective_uid() => {
+            Err(not_a_file("a file of another user"))
+        }
+        Ok(_) => Ok(file),
         Err(source) => Err(failure("look at", path, source)),
     }
 }

@@ -147,6 +147,7 @@ pub(super) fn facts_of(file: BorrowedHandle<'_>) -> io::Result<FileFacts> {
             inode: 0,
             device: 0,
             owner: 0,
+            names: 1,
             writable_by_others: true,
         });
     }
@@ -161,6 +162,7 @@ pub(super) fn facts_of(file: BorrowedHandle<'_>) -> io::Result<FileFacts> {
         inode: joined(found.nFileIndexHigh, found.nFileIndexLow),
         device: found.dwVolumeSerialNumber.into(),
         owner: access.owner_key(own),
+        names: found.nNumberOfLinks.into(),
         writable_by_others: access.other_with(WRITE, Scope::Itself, own).is_some(),
     })
 }
