@@ -3,7 +3,13 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
+mod directories;
+mod environment;
+mod foreign_user;
 mod links;
+mod reused_pid;
+mod swaps;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
