@@ -118,7 +118,14 @@ pub fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {
 /// [`IdentityError::Unreadable`].
 pub fn hash_executable(path: &Path) -> Result<[u8; 32], IdentityError> {
     let unreadable = |source| IdentityError::Unreadable { path: path.to_path_buf(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
+    File::open(path).and_then(hash_file).map_err(unreadable)
+}
+
+/// BLAKE3 over what is left to read of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn hash_file(mut file: File) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; HASH_CHUNK];
     loop {
@@ -128,7 +135,7 @@ pub fn hash_executable(path: &Path) -> Result<[u8; 32], IdentityError> {
                 hasher.update(&chunk[..length]);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(error)),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -141,6 +148,19 @@ pub fn hash_executable(path: &Path) -> Result<[u8; 32], IdentityError> {
 /// [`IdentityError`].
 pub fn hash_process_executable(pid: u32) -> Result<[u8; 32], IdentityError> {
     hash_executable(&sys::process_executable_file(pid)?)
+}
+
+/// Opens the very file that a process executes.
+#[cfg(feature = "tokio")]
+pub(crate) fn open_process_executable(pid: u32) -> Result<File, IdentityError> {
+    let path = sys::process_executable_file(pid)?;
+    File::open(&path).map_err(|source| IdentityError::Unreadable { path, source })
+}
+
+/// Why the file that a process executes is not known.
+#[cfg(feature = "tokio")]
+pub(crate) fn unreadable_process(pid: u32, source: io::Error) -> IdentityError {
+    IdentityError::Unreadable { path: PathBuf::from(format!("process {pid}")), source }
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub mod private_dir;
 pub mod probe;
 #[cfg(feature = "tokio")]
 pub mod process;
+#[cfg(feature = "sandbox")]
+pub mod sandbox;
 #[cfg(feature = "tokio")]
 pub mod stop_requests;
 pub mod stream;

@@ -130,6 +130,10 @@ pub(crate) struct ServeArgs {
     /// Leave the backends running when the broker ends, however it ends
     #[arg(long)]
     pub(crate) keep_backends: bool,
+    /// Give up what a broker does not need: writing elsewhere than to its own directories, executing
+    /// programs, network sockets and more. Linux only; backends are not affected
+    #[arg(long)]
+    pub(crate) sandbox: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }

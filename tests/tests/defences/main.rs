@@ -8,6 +8,7 @@ mod environment;
 mod foreign_user;
 mod links;
 mod reused_pid;
+mod sandbox;
 mod swaps;
 mod tokens;
 

@@ -34,9 +34,15 @@ mod macos_rules;
 #[path = "macos/socket_info.rs"]
 mod macos_socket_info;
 
+// What has nothing of the kind.
+#[cfg(all(feature = "sandbox", not(target_os = "linux")))]
+pub(crate) mod no_sandbox;
+
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 compile_error!("broker-transport knows Linux, macOS and Windows");
 
+#[cfg(feature = "sandbox")]
+pub(crate) use self::os::sandbox;
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use self::os::{
     PLATFORM, connections, detach, files, identity, inherited, limits, listener, lock, private_dir, program,

@@ -43,6 +43,7 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "version": leaf(env!("CARGO_PKG_VERSION"), Source::Runtime),
                 "trust_domain": leaf(domain, Source::Runtime),
                 "keep_backends": shown(&settings.keep_backends, |keep| json!(keep)),
+                "sandbox": shown(&settings.sandbox, |is_on| json!(is_on)),
                 "keepalive_secs": leaf(DEFAULT_KEEPALIVE.as_secs(), Source::Default),
             },
             "protocol": {

@@ -23,7 +23,9 @@ use broker_transport::identity::IdentityError;
 use broker_transport::listener::{BindOptions, BoundSocket, has_connections};
 use broker_transport::passing::Recipient;
 use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
-use broker_transport::process::{self, ChildProcess, Inherited, ParentDeath, ProcessWatch, SpawnCommand};
+use broker_transport::process::{
+    self, ChildProcess, Inherited, ParentDeath, ProcessWatch, SpawnCommand, Spawner,
+};
 use broker_transport::stream::Stream;
 use broker_transport::{endpoint, identity};
 
@@ -167,7 +169,7 @@ async fn bring_up(
             shell.tell(Input::Listening { slot, pid, endpoint });
         }
     }
-    match check_ready(order, &child, &endpoint).await {
+    match check_ready(shell.spawner(), order, &child, &endpoint).await {
         Ok(()) => Ok((child, endpoint)),
         Err(failure) => Err(bury(&child, failure).await),
     }
@@ -244,9 +246,14 @@ fn command(
 /// Waits for the answer to a probe, and checks that it comes from the process that was started.
 ///
 /// The executable is hashed meanwhile: the very file that the process runs, whatever lies at its path.
-async fn check_ready(order: &StartOrder, child: &ChildProcess, endpoint: &str) -> Result<(), SpawnFailure> {
+async fn check_ready(
+    spawner: &Spawner,
+    order: &StartOrder,
+    child: &ChildProcess,
+    endpoint: &str,
+) -> Result<(), SpawnFailure> {
     let pid = child.pid();
-    let hash = tokio::task::spawn_blocking(move || identity::hash_process_executable(pid));
+    let hash = executable_hash(spawner, pid).await;
     let expectation = Expectation {
         pid: Some(pid),
         boot_id: Some(identity::boot_id().map_err(|error| unidentified(&error))?),
@@ -265,15 +272,25 @@ async fn check_ready(order: &StartOrder, child: &ChildProcess, endpoint: &str) -
         return Ok(());
     }
     // A script may have made way for the real program since: what counts is who has answered.
-    let again = tokio::task::spawn_blocking(move || identity::hash_process_executable(pid));
+    let again = executable_hash(spawner, pid).await;
     is_running(&answer, again).await
+}
+
+/// Begins to hash the file that a process executes.
+async fn executable_hash(
+    spawner: &Spawner,
+    pid: u32,
+) -> Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError> {
+    let file = spawner.open_executable(pid).await?;
+    Ok(tokio::task::spawn_blocking(move || identity::hash_file(file)))
 }
 
 /// Whether the process that answered runs the executable with this hash.
 async fn is_running(
     answer: &DaemonProcess,
-    hash: JoinHandle<Result<[u8; 32], IdentityError>>,
+    hash: Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError>,
 ) -> Result<(), SpawnFailure> {
+    let hash = hash.map_err(|error| unidentified(&error))?;
     let hash = hash.await.map_err(|error| unidentified(&error))?.map_err(|error| unidentified(&error))?;
     let expectation = Expectation { exe_hash: Some(hash), ..Expectation::default() };
     expectation

@@ -5,6 +5,7 @@
 
 mod backends;
 mod clock;
+mod confinement;
 mod connection;
 mod control;
 mod entropy;
@@ -58,14 +59,16 @@ pub(crate) fn run(args: ServeArgs, sources: Sources<'_>) -> Result<ExitCode, Fai
     settings.prepare_directories()?;
     let place = Place::take(&settings)?;
     let failure = |what: &str, error: std::io::Error| Failure::refused(format!("{what}: {error}"));
+    let spawner =
+        Spawner::start().map_err(|error| failure("cannot start the thread that starts backends", error))?;
+    // That thread is the only other one by now. All that follow are started by this one, or by one that was.
+    confinement::confine(&settings)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| failure("cannot start the event loop", error))?;
     let exit = runtime.block_on(async {
         let clock = Clock::start();
-        let spawner = Spawner::start()
-            .map_err(|error| failure("cannot start the thread that starts backends", error))?;
         let events = EventLog::start(settings.event_log())
             .map_err(|error| failure("cannot start the thread that writes events", error))?;
         let stop = StopRequests::listen().map_err(|error| failure("cannot listen for signals", error))?;

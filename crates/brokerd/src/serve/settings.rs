@@ -82,6 +82,7 @@ pub(crate) struct Settings {
     pub(crate) state_dir: Sourced<PathBuf>,
     pub(crate) log: Sourced<LogFormat>,
     pub(crate) keep_backends: Sourced<bool>,
+    pub(crate) sandbox: Sourced<bool>,
     pub(crate) hello_timeout: Sourced<Duration>,
     pub(crate) max_connections: Sourced<u32>,
     pub(crate) hello_burst: Sourced<u32>,
@@ -130,6 +131,7 @@ impl Settings {
             state_dir,
             log: Sourced::new(args.log, limit("log", "--log")),
             keep_backends: Sourced::new(args.keep_backends, limit("keep_backends", "--keep-backends")),
+            sandbox: Sourced::new(args.sandbox, limit("sandbox", "--sandbox")),
             hello_timeout: Sourced::new(
                 Duration::from_millis(args.limits.hello_timeout_ms),
                 sources.of(

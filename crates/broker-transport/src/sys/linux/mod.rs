@@ -5,6 +5,8 @@ pub(crate) mod identity;
 mod network_fs;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
+#[cfg(feature = "sandbox")]
+pub(crate) mod sandbox;
 pub(crate) mod socket;
 
 use std::ffi::c_int;

@@ -21,6 +21,8 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 pub(crate) use self::quarantine::is_quarantined;
+#[cfg(feature = "sandbox")]
+pub(crate) use super::no_sandbox as sandbox;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use super::unix::{
     detach, files, inherited, limits, listener, lock, private_dir, program, stream,

@@ -40,6 +40,8 @@ pub use std::os::windows::io::{
     AsHandle as AsDescriptor, BorrowedHandle as BorrowedDescriptor, OwnedHandle as OwnedDescriptor,
 };
 
+#[cfg(feature = "sandbox")]
+pub(crate) use super::no_sandbox as sandbox;
 use crate::endpoint::Platform;
 use crate::unsupported::Unsupported;
 

@@ -5,6 +5,7 @@
 //! process does. Nothing here decides; requests come over a queue and answers go back.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::super::super::os::process::{Handle, Wake, own_exec_failure};
 use super::child::{ChildProcess, kill_group};
 use super::exec::{REPORT_LEN, Stage, fork_and_exec};
 use super::plan::{Plan, prepare};
+use crate::identity::{self, IdentityError};
 use crate::process::{ExecFailure, SpawnCommand, SpawnError};
 
 /// The one of this process, once it was started.
@@ -40,6 +42,7 @@ struct Shared {
 enum Request {
     Spawn(Box<SpawnCommand>, oneshot::Sender<Result<RawChild, SpawnError>>),
     Reap(Orphan),
+    Open(u32, oneshot::Sender<Result<File, IdentityError>>),
 }
 
 /// A child as the thread made it.
@@ -111,6 +114,18 @@ impl Spawner {
         }
     }
 
+    /// Opens the very file that a process executes, whatever lies at its path by now.
+    ///
+    /// By this thread, as one in a sandbox may not look at processes outside of it.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub async fn open_executable(&self, pid: u32) -> Result<File, IdentityError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::Open(pid, answer));
+        answered.await.unwrap_or_else(|gone| Err(identity::unreadable_process(pid, io::Error::other(gone))))
+    }
+
     pub(super) fn reap(&self, orphan: Orphan) {
         self.send(Request::Reap(orphan));
     }
@@ -135,6 +150,8 @@ fn serve(shared: &Shared) {
                 }
                 Request::Spawn(..) => {}
                 Request::Reap(orphan) => orphans.push(kill(orphan)),
+                // Who has asked may have gone.
+                Request::Open(pid, answer) => drop(answer.send(identity::open_process_executable(pid))),
             }
         }
         // A failed reap leaves nothing to wait for.
@@ -196,7 +213,7 @@ fn discard(pid: u32) {
 /// What a child reports before it exits; `None` when exec has closed the report.
 fn read_report(report: OwnedFd) -> io::Result<Option<(Stage, io::Error)>> {
     let mut bytes = Vec::with_capacity(REPORT_LEN);
-    std::fs::File::from(report).read_to_end(&mut bytes)?;
+    File::from(report).read_to_end(&mut bytes)?;
     match bytes[..] {
         [] => Ok(None),
         [stage, a, b, c, d] => {

@@ -3,12 +3,14 @@
 //! Creating a process waits for the disk, and for whoever scans what is executed. Invariant: a child whose
 //! starter has gone away in the meantime is ended, as nobody knows of it.
 
+use std::fs::File;
 use std::io;
 
 use super::child::ChildProcess;
 use super::create::{create, exec_failure};
 use super::job::Job;
 use super::plan::prepare;
+use crate::identity::{self, IdentityError};
 use crate::process::{SpawnCommand, SpawnError, StopSignal};
 
 /// Starts processes.
@@ -46,6 +48,15 @@ impl Spawner {
                 source: io::Error::other(error),
             }),
         }
+    }
+
+    /// Opens the file that a process executes, which can be renamed meanwhile, but not changed.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub async fn open_executable(&self, pid: u32) -> Result<File, IdentityError> {
+        let opened = tokio::task::spawn_blocking(move || identity::open_process_executable(pid)).await;
+        opened.unwrap_or_else(|gone| Err(identity::unreadable_process(pid, io::Error::other(gone))))
     }
 }
 
