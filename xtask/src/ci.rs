@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::workspace::{TaskResult, root};
-use crate::{bench, codegen, cross, layering};
+use crate::{bench, codegen, cross, layering, threats, unsafe_code};
 
 /// What becomes of a check whose tool is not there.
 #[derive(Clone, Copy)]
@@ -33,6 +33,9 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     codegen::check()?;
     step("layering");
     layering::check()?;
+    step("unsafe code and threats");
+    unsafe_code::check()?;
+    threats::check()?;
     cargo("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
     cargo(
         "lints without tokio",

@@ -4,11 +4,11 @@
 //! too: the price of a check that is simple enough to trust.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-use crate::workspace::{TaskError, TaskResult, root};
+use crate::workspace::{TaskError, TaskResult, root, rust_files};
 
 /// Each crate and the workspace crates that it may depend on.
 const ARROWS: [(&str, &[&str]); 7] = [
@@ -167,20 +167,6 @@ fn find_words(folder: &Path, words: &[&str], docs: Docs, faults: &mut Vec<String
     Ok(())
 }
 
-fn rust_files(folder: &Path) -> Result<Vec<PathBuf>, TaskError> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(rust_files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,30 +226,6 @@ mod tests {
         let crates: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         for name in crates {
             assert!(ARROWS.iter().any(|(known, _)| name == *known), "{} is not in ARROWS", name.display());
-        }
-    }
-
-    #[test]
-    fn every_test_that_the_threat_table_names_exists() {
-        let table = fs::read_to_string(root().join("SECURITY.md")).unwrap();
-        let sources: String = ["crates", "tests"]
-            .iter()
-            .flat_map(|folder| rust_files(&root().join(folder)).unwrap())
-            .map(|file| fs::read_to_string(file).unwrap())
-            .collect();
-        let is_test_name = |word: &&str| {
-            word.contains('_')
-                && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        };
-        let named: Vec<_> = table
-            .lines()
-            .filter(|line| line.starts_with('|'))
-            .flat_map(|line| line.split('`'))
-            .filter(is_test_name)
-            .collect();
-        assert!(named.len() > 10, "{named:?}");
-        for name in named {
-            assert!(sources.contains(&format!("fn {name}(")), "SECURITY.md names the test {name}");
         }
     }
 }

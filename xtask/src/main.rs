@@ -10,6 +10,8 @@ mod codegen;
 mod cross;
 mod layering;
 mod sim;
+mod threats;
+mod unsafe_code;
 mod workspace;
 
 use std::process::ExitCode;
@@ -22,6 +24,8 @@ tasks:
   cross [...]         check for Windows, macOS and a newer Linux compiler (--help tells the options)
   layering            check that dependencies between the crates point one way
   sim [--seeds N]     live through N simulated histories of the broker (--help tells the options)
+  unsafe [--check]    write the inventory of unsafe code (--check: only tell whether it is current)
+  threats             check that SECURITY.md names a test for every threat
   bench NAME [...]    measure: hello, start, scale, instructions (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
@@ -34,6 +38,9 @@ fn main() -> ExitCode {
         ["ci", "--no-skip"] => ci::run(ci::Absent::Fails),
         ["cross", options @ ..] => cross::run(options),
         ["layering"] => layering::check(),
+        ["unsafe"] => unsafe_code::write(),
+        ["unsafe", "--check"] => unsafe_code::check(),
+        ["threats"] => threats::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
         ["sim", options @ ..] => sim::run(options),
         ["codegen"] => codegen::write(),
