@@ -78,7 +78,9 @@ impl Quota {
 
     /// Counts `amount` as given back. More than is held counts as all of it.
     pub fn release(&mut self, peer: PeerKey, amount: usize) {
-        if let Entry::Occupied(mut held) = self.held.entry(peer) {
+        if amount > 0
+            && let Entry::Occupied(mut held) = self.held.entry(peer)
+        {
             let left = held.get().saturating_sub(amount);
             if left == 0 {
                 held.remove();
