@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end at any surprise")]
 
+mod hostile_peer;
 mod plain_backend;
 mod process;
 #[allow(unsafe_code)]
@@ -14,6 +15,7 @@ mod world;
 
 use std::time::Duration;
 
+pub use hostile_peer::HostilePeer;
 pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
 pub use process::{Daemon, Finished, exists, goes_without, has_died, kill};
 pub use sys::{Listener, Signal, Stream};

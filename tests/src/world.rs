@@ -8,6 +8,7 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::PATIENCE;
+use crate::hostile_peer::HostilePeer;
 use crate::process::{Daemon, Finished};
 use crate::sys;
 use crate::wire::{Wire, is_listening};
@@ -143,6 +144,11 @@ impl World {
     pub fn backends_in(&self, state: &str) -> usize {
         let status = self.ask("status");
         status["backends"].as_array().unwrap().iter().filter(|backend| backend["state"] == state).count()
+    }
+
+    /// Lets a process do to the broker what no client should: a behaviour of `hostile-peer`, and its options.
+    pub fn hostile_peer(&self, arguments: &[&str]) -> HostilePeer {
+        HostilePeer::start(self, &self.socket(), arguments)
     }
 
     /// How many handoffs to backends of `cache` the broker has counted with this outcome.
