@@ -12,6 +12,7 @@ pub mod identity;
 pub mod limits;
 pub mod listener;
 pub mod lock;
+pub mod memory;
 #[cfg(feature = "tokio")]
 pub mod passing;
 pub mod peer;

@@ -29,6 +29,13 @@ fn who_says_hello_is_served_while_a_peer_says_one_byte_at_a_time() {
 }
 
 #[test]
+fn who_says_hello_is_served_while_a_peer_sends_half_frames() {
+    let siege = Siege::begin(&SHORT_PATIENCE);
+    siege.serve_during(siege.peer(&["half-frames", "--connections", "256", "--round", "256"]), 3);
+    siege.lift();
+}
+
+#[test]
 fn who_says_hello_is_served_while_a_peer_sends_frames_of_16_mib() {
     let siege = Siege::begin(&[]);
     siege.serve_during(siege.peer(&["declare-16-mib", "--round", "100"]), 20);

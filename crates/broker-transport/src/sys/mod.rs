@@ -45,8 +45,8 @@ compile_error!("broker-transport knows Linux, macOS and Windows");
 pub(crate) use self::os::sandbox;
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use self::os::{
-    PLATFORM, connections, detach, files, identity, inherited, limits, listener, lock, private_dir, program,
-    stream,
+    PLATFORM, connections, detach, files, identity, inherited, limits, listener, lock, memory, private_dir,
+    program, stream,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use self::os::{passing, process, stop_requests};

@@ -17,6 +17,7 @@ mod ownership;
 mod place;
 pub(crate) mod settings;
 mod shell;
+mod tidying;
 mod watches;
 
 use std::process::ExitCode;
@@ -117,6 +118,7 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
         "serving"
     );
     tokio::task::spawn_local(Rc::clone(&shell).keep_time());
+    tokio::task::spawn_local(Rc::clone(&shell).keep_tidy());
     let mut requests = 0;
     loop {
         tokio::select! {

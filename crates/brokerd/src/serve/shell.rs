@@ -36,6 +36,7 @@ use super::entropy::SystemEntropy;
 use super::event_log::EventLog;
 use super::handoff::Parked;
 use super::settings::Settings;
+use super::tidying::Tidying;
 use super::watches::Watches;
 use crate::definitions::DefinitionDir;
 
@@ -53,6 +54,7 @@ pub(super) struct Shell {
     events: EventLog,
     /// How to end the task of each connection.
     connections: RefCell<HashMap<ConnectionKey, AbortHandle, RandomState>>,
+    tidying: Tidying,
     next_connection: Cell<u64>,
     next_control: Cell<u64>,
     /// Who waits for a backend.
@@ -89,6 +91,7 @@ impl Shell {
             spawner,
             events,
             connections: RefCell::default(),
+            tidying: Tidying::default(),
             next_connection: Cell::new(0),
             next_control: Cell::new(0),
             waiting: RefCell::default(),
@@ -170,6 +173,7 @@ impl Shell {
             Action::Evict { connection } => {
                 if let Some(task) = self.connections.borrow_mut().remove(&connection) {
                     task.abort();
+                    self.tidying.ended();
                 }
             }
             Action::Start(order) => {
@@ -228,7 +232,9 @@ impl Shell {
                 let mut context = Context::from_waker(Waker::noop());
                 if task.as_mut().poll(&mut context).is_pending() {
                     let task = tokio::task::spawn_local(task);
-                    self.connections.borrow_mut().insert(key, task.abort_handle());
+                    let mut connections = self.connections.borrow_mut();
+                    connections.insert(key, task.abort_handle());
+                    self.tidying.began(connections.len());
                 }
             }
             (Arrival::Drop, _) => drop(accepted.stream),
@@ -237,7 +243,9 @@ impl Shell {
 
     /// Forgets a connection whose task ends.
     pub(super) fn forget(self: &Rc<Self>, key: ConnectionKey) {
-        self.connections.borrow_mut().remove(&key);
+        if self.connections.borrow_mut().remove(&key).is_some() {
+            self.tidying.ended();
+        }
         self.waiting.borrow_mut().remove(&key);
         self.call(|broker, now| broker.disconnected(now, key));
     }
@@ -345,6 +353,11 @@ impl Shell {
         for process in self.processes.borrow().values() {
             process.remove_socket();
         }
+    }
+
+    /// Gives memory back after bursts of connections, for ever.
+    pub(super) async fn keep_tidy(self: Rc<Self>) {
+        self.tidying.keep(|| self.connections.borrow().len()).await;
     }
 
     /// Calls the broker whenever something is due, for ever.

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod identity;
+pub(crate) mod memory;
 mod network_fs;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;

@@ -3,6 +3,7 @@
 pub(crate) mod connections;
 mod descriptors;
 pub(crate) mod identity;
+pub(crate) mod memory;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
 mod quarantine;

@@ -17,6 +17,7 @@ pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod lock;
+pub(crate) mod memory;
 mod overlapped;
 #[cfg(feature = "tokio")]
 pub(crate) mod passing;
