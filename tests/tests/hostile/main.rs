@@ -4,6 +4,11 @@
 
 mod siege;
 
+use broker_protocol::PayloadProtocol;
+use broker_protocol::prost::Message;
+use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb, Frame};
+use broker_tests::{Signal, World, agreed, hello};
+
 use crate::siege::Siege;
 
 /// Silent or unfinished connections end soon enough for a test.
@@ -58,8 +63,38 @@ fn who_says_hello_is_served_while_a_peer_reads_no_answer() {
 }
 
 #[test]
+fn who_says_hello_is_served_while_a_peer_reads_no_long_answer() {
+    let siege = Siege::begin(&[]);
+    siege.serve_during(siege.peer(&["never-read-dump", "--connections", "1024", "--round", "256"]), 2);
+    siege.lift();
+}
+
+#[test]
 fn who_says_hello_is_served_while_a_peer_connects_and_is_gone() {
     let siege = Siege::begin(&[]);
     siege.serve_during(siege.peer(&["vanish", "--round", "1000"]), 5);
     siege.lift();
+}
+
+#[test]
+fn a_hello_waits_for_few_of_the_admin_answers_that_were_asked_for_before_it() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let mut broker = world.serve(&[]);
+    agreed(world.connect().say(&hello("cache", "1.0.0")));
+    // All of them are there at once, the Hello behind the others.
+    broker.signal(Signal::STOP);
+    let request = AdminRequest { verb: AdminVerb::Metrics.into(), ..AdminRequest::default() };
+    let request = Frame::request(PayloadProtocol::ADMIN, 7, request.encode_to_vec());
+    let mut asked: Vec<_> = (0..400).map(|_| world.connect()).collect();
+    asked.iter_mut().for_each(|wire| wire.send(&request));
+    let mut client = world.connect();
+    client.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
+    broker.signal(Signal::CONT);
+    // Each answer tells how many Hellos were answered before it.
+    let answers = asked.iter_mut().map(|wire| AdminReply::decode(wire.receive().payload).unwrap().body);
+    let negotiated = "outcome=\"negotiated\"} 2\n";
+    let behind = answers.filter(|metrics| metrics.contains(negotiated)).count();
+    assert!(behind >= 300, "only {behind} of 400 answers came after it");
+    agreed(broker_tests::reply_of(&client.receive()));
 }

@@ -26,6 +26,7 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
         Some(_) | None => None,
     };
     let settings = shell.settings();
+    let _turn = shell.turn_to_render().await;
     shell.look(|broker, now| {
         let facts = Facts {
             now,

@@ -25,7 +25,7 @@ use broker_transport::listener::Accepted;
 use broker_transport::peer::{PeerCredentials, UserId};
 use broker_transport::process::Spawner;
 use foldhash::fast::RandomState;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::backends::{self, Process};
@@ -68,6 +68,8 @@ pub(super) struct Shell {
     /// When the broker next wants to be called, and the news that this has changed.
     due: Cell<Option<Monotonic>>,
     due_changed: Notify,
+    /// Whose turn it is to render an admin answer.
+    rendering: Mutex<()>,
     /// Requests that are being answered right now, and the news that there are none.
     in_flight: Cell<usize>,
     all_answered: Notify,
@@ -101,6 +103,7 @@ impl Shell {
             watches: Watches::default(),
             due: Cell::new(None),
             due_changed: Notify::new(),
+            rendering: Mutex::default(),
             in_flight: Cell::new(0),
             all_answered: Notify::new(),
             stop: Notify::new(),
@@ -320,6 +323,14 @@ impl Shell {
     /// Forgets a process that has ended.
     pub(super) fn forget_process(&self, slot: BackendSlot) {
         self.processes.borrow_mut().remove(&slot);
+    }
+
+    /// Waits for the turn to render an admin answer. Each takes as long as many Hellos, so between two of them
+    /// whoever else waits is accepted and answered: a flood of admin requests delays only themselves.
+    pub(super) async fn turn_to_render(&self) -> MutexGuard<'_, ()> {
+        let turn = self.rendering.lock().await;
+        tokio::task::yield_now().await;
+        turn
     }
 
     /// Counts a request as being answered until the guard is dropped.
