@@ -151,6 +151,7 @@ fn metrics_are_openmetrics_with_the_numbers_that_happened() {
         "connections_open 1",
         "rate_limited_total 0",
         "events_dropped_total 0",
+        "descriptors_discarded_total 0",
     ];
     for line in expected {
         assert!(

@@ -19,6 +19,17 @@ use crate::stream::Stream;
 /// Most descriptors that one message carries.
 pub const MAX_DESCRIPTORS: usize = 16;
 
+/// How many messages this process has read whose descriptors it had not asked for.
+///
+/// A read that takes bytes alone, of a [`Stream`](crate::stream::Stream) or a frame on it, lets the kernel
+/// close what rides on them: none of it ever has a number in this process, so there is nothing to leak and no
+/// limit to reach. The kernel tells that it did, not of how many. The bytes are good: a peer that knows no
+/// better is served like any other. Not counted are descriptors that nobody read up to, which the kernel closes
+/// together with the connection; and on macOS none are, as it does not tell.
+pub fn discarded_messages() -> u64 {
+    crate::sys::stream::discarded_messages()
+}
+
 /// Why descriptors did not pass.
 #[derive(Debug, Error)]
 pub enum FdPassError {

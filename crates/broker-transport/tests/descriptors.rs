@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use broker_transport::fd_passing::{
-    FdPassError, MAX_DESCRIPTORS, read_frame_with_fds, read_frame_with_fds_blocking, recv_with_fds,
-    recv_with_fds_blocking, send_all_with_fds, send_with_fds, send_with_fds_blocking,
+    FdPassError, MAX_DESCRIPTORS, discarded_messages, read_frame_with_fds, read_frame_with_fds_blocking,
+    recv_with_fds, recv_with_fds_blocking, send_all_with_fds, send_with_fds, send_with_fds_blocking,
 };
 use broker_transport::frame_io::FrameReader;
 use broker_transport::stream::{BlockingStream, Stream};
@@ -122,4 +122,23 @@ fn a_descriptor_rides_on_the_frame_it_came_with_blocking() {
     let (mut frames, mut descriptors) = (FrameReader::new(5), Vec::new());
     read_frame_with_fds_blocking(&far, &mut frames, &mut descriptors, 1, None).unwrap();
     works(reader, descriptors.remove(0));
+}
+
+// macOS closes them just so, but does not tell.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn descriptors_that_nobody_asked_for_are_closed_and_their_message_is_counted() {
+    let (near, far) = Stream::pair().unwrap();
+    let (mut reader, writer) = pipe();
+    let before = discarded_messages();
+    send_all_with_fds(&near, HELLO, &[writer.as_fd(), writer.as_fd()]).await.unwrap();
+    drop(writer);
+    let mut frame = FrameReader::new(16);
+    frame.read_from(&far).await.unwrap();
+    assert_eq!(frame.take_body().as_ref(), b"hello");
+    assert_eq!(end_of(&mut reader), "");
+    assert_eq!(discarded_messages() - before, 1);
+    near.send_all(HELLO).await.unwrap();
+    frame.read_from(&far).await.unwrap();
+    assert_eq!(discarded_messages() - before, 1);
 }

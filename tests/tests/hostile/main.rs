@@ -4,10 +4,17 @@
 
 mod siege;
 
+use std::os::fd::AsFd;
+use std::time::Instant;
+
 use broker_protocol::PayloadProtocol;
+use broker_protocol::limits::MAX_FRAME_BODY;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb, Frame};
-use broker_tests::{Signal, World, agreed, hello};
+use broker_tests::{PATIENCE, Signal, World, agreed, frame_of, hello, reply_of};
+use broker_transport::fd_passing::send_with_fds_blocking;
+use broker_transport::frame_io::read_frame_body_blocking;
+use broker_transport::stream::BlockingStream;
 
 use crate::siege::Siege;
 
@@ -56,6 +63,30 @@ fn who_says_hello_is_served_while_a_peer_sends_garbage() {
 }
 
 #[test]
+fn who_says_hello_is_served_while_a_peer_attaches_descriptors_which_are_closed_and_counted() {
+    let siege = Siege::begin(&[]);
+    let peer = siege.peer(&["attach-descriptors", "--round", "30", "--count", "300"]);
+    // It has seen to it that each of them is closed.
+    assert_eq!(siege.serve_to_the_end(peer, 9), 300);
+    // Those behind every third Hello nobody read up to.
+    assert_eq!(siege.counted("descriptors_discarded_total"), 200);
+    siege.lift();
+}
+
+#[test]
+fn a_hello_with_a_descriptor_attached_is_answered_as_any_other() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let _broker = world.serve(&[]);
+    let stream = BlockingStream::connect(world.socket(), Some(PATIENCE)).unwrap();
+    let request = Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec());
+    let request = frame_of(&request.encode_to_vec());
+    send_with_fds_blocking(&stream, &request, &[std::io::stdin().as_fd()]).unwrap();
+    let answer = read_frame_body_blocking(&stream, MAX_FRAME_BODY, Some(Instant::now() + PATIENCE));
+    agreed(reply_of(&Frame::decode(answer.unwrap()).unwrap()));
+}
+
+#[test]
 fn who_says_hello_is_served_while_a_peer_reads_no_answer() {
     let siege = Siege::begin(&[]);
     siege.serve_during(siege.peer(&["never-read", "--connections", "1024", "--round", "1024"]), 4);
@@ -96,5 +127,5 @@ fn a_hello_waits_for_few_of_the_admin_answers_that_were_asked_for_before_it() {
     let negotiated = "outcome=\"negotiated\"} 2\n";
     let behind = answers.filter(|metrics| metrics.contains(negotiated)).count();
     assert!(behind >= 300, "only {behind} of 400 answers came after it");
-    agreed(broker_tests::reply_of(&client.receive()));
+    agreed(reply_of(&client.receive()));
 }

@@ -35,6 +35,7 @@ struct Snapshot {
     descriptors: f64,
     uptime: f64,
     events_dropped: u64,
+    descriptors_discarded: u64,
 }
 
 /// Renders all metrics.
@@ -56,6 +57,7 @@ impl Snapshot {
             descriptors: facts.descriptors_used,
             uptime: facts.uptime.as_secs_f64(),
             events_dropped: facts.events_dropped,
+            descriptors_discarded: facts.descriptors_discarded,
             rejected: broker.metrics().peer_rejected_total().collect(),
             ..Self::default()
         };
@@ -211,6 +213,11 @@ impl Collector for Snapshot {
             self.handoff_durations.iter().try_for_each(|(service, took)| histogram(family, service, took))
         })?;
         let described = ("events_dropped", "Lifecycle events that could not be written", None);
-        family(encoder, described, MetricType::Counter, |family| counter(family, &[], self.events_dropped))
+        family(encoder, described, MetricType::Counter, |family| counter(family, &[], self.events_dropped))?;
+        let described =
+            ("descriptors_discarded", "Messages whose descriptors belonged nowhere and were closed", None);
+        family(encoder, described, MetricType::Counter, |family| {
+            counter(family, &[], self.descriptors_discarded)
+        })
     }
 }

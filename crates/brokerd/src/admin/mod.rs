@@ -31,6 +31,8 @@ pub(crate) struct Facts<'a> {
     /// Of the file system that holds the state directory.
     pub(crate) inodes: Option<InodeUsage>,
     pub(crate) events_dropped: u64,
+    /// Messages that came with descriptors where none belong.
+    pub(crate) descriptors_discarded: u64,
     pub(crate) instances: Vec<InstanceReport>,
     /// What became of a request to release handles.
     pub(crate) released: Option<ReleaseReport>,

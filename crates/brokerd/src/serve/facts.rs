@@ -6,7 +6,7 @@ use std::time::Duration;
 use broker_core::handoff::BackendSlot;
 use broker_protocol::control::{ControlMessage, ReleaseHandles};
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb};
-use broker_transport::limits;
+use broker_transport::{fd_passing, limits};
 use tokio::time::Instant;
 
 use super::shell::Shell;
@@ -36,6 +36,7 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
             descriptors_used: limits::descriptor_usage().map_or(1.0, limits::DescriptorUsage::ratio),
             inodes: limits::inode_usage(&settings.state_dir.value).ok(),
             events_dropped: shell.events_dropped(),
+            descriptors_discarded: fd_passing::discarded_messages(),
             instances,
             released,
         };

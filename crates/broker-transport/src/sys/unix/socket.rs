@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::cmsg_space;
@@ -22,6 +23,13 @@ use super::super::os;
 use crate::endpoint::Platform;
 use crate::fd_passing::{FdPassError, MAX_DESCRIPTORS, Received};
 use crate::stream::{BlockingMode, ConnectError, ConnectErrorKind};
+
+/// Messages whose descriptors nobody had asked for.
+static DISCARDED: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn discarded_messages() -> u64 {
+    DISCARDED.load(Ordering::Relaxed)
+}
 
 /// The address of a path; `None` when it does not fit.
 pub(crate) fn address(path: &Path) -> io::Result<Option<SocketAddrUnix>> {
@@ -85,8 +93,19 @@ pub(crate) fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usiz
 }
 
 /// One read that does not wait, whatever the socket's mode.
+///
+/// By recvmsg(2) without room for anything but bytes: as with recv(2) the kernel closes descriptors that ride on
+/// them, but here it says so (`MSG_CTRUNC`). It is one call either way.
 pub(crate) fn read_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    uninterrupted(|| Ok(rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT)?.0))
+    let mut no_control = RecvAncillaryBuffer::default();
+    let message = uninterrupted(|| {
+        let mut bytes = [IoSliceMut::new(buffer)];
+        rustix::net::recvmsg(socket, &mut bytes, &mut no_control, RecvFlags::DONTWAIT)
+    })?;
+    if message.flags.contains(ReturnFlags::CTRUNC) {
+        DISCARDED.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(message.bytes)
 }
 
 /// One look at what a read would bring, which takes nothing and does not wait, whatever the socket's mode.

@@ -9,6 +9,7 @@ use rustix::event::PollFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::super::os;
+pub(crate) use super::socket::discarded_messages;
 use super::socket::{self, Waiting};
 use crate::fd_passing::{FdPassError, Received};
 use crate::peer::PeerCredentials;

@@ -127,6 +127,11 @@ pub(super) const fn carries_no_handles() -> Unsupported {
     Unsupported { operation: "passing handles inside a message", platform: std::env::consts::OS }
 }
 
+/// Nothing rides on the bytes of a pipe.
+pub(crate) const fn discarded_messages() -> u64 {
+    0
+}
+
 /// A connection whose calls wait.
 ///
 /// ```
