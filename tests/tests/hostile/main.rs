@@ -108,6 +108,38 @@ fn who_says_hello_is_served_while_a_peer_connects_and_is_gone() {
 }
 
 #[test]
+fn with_64_descriptors_who_says_hello_is_served_while_several_peers_hold_what_they_get() {
+    let siege = Siege::begin_with_descriptors(64);
+    let peers = [(); 3].map(|()| {
+        let mut peer = siege.peer(&["hold", "--connections", "500"]);
+        peer.wait_for_round();
+        peer
+    });
+    siege.serve(100);
+    for peer in peers {
+        assert_eq!(peer.stop(), 1);
+    }
+    siege.lift();
+}
+
+#[test]
+fn with_64_descriptors_a_client_may_have_several_connections() {
+    let siege = Siege::begin_with_descriptors(64);
+    let mut several: Vec<_> = (0..16).map(|_| siege.connect()).collect();
+    // Who connected last is taken in last: when it is answered, the others are in, too.
+    several.iter_mut().rev().for_each(|wire| drop(agreed(wire.say(&hello("cache", "1.0.0")))));
+    drop(several);
+    siege.lift();
+}
+
+#[test]
+fn with_64_descriptors_who_says_hello_is_served_while_a_peer_connects_and_is_gone() {
+    let siege = Siege::begin_with_descriptors(64);
+    siege.serve_during(siege.peer(&["vanish", "--round", "1000"]), 1);
+    siege.lift();
+}
+
+#[test]
 fn a_hello_waits_for_few_of_the_admin_answers_that_were_asked_for_before_it() {
     let world = World::new();
     world.define("cache", &[]);

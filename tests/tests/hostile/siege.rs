@@ -5,9 +5,10 @@
 //! the peers are gone it has as many descriptors as before, no dead child, and at most a fifth more memory.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
-use broker_tests::{Daemon, HostilePeer, PATIENCE, World, agreed, hello};
+use broker_tests::{Daemon, HostilePeer, PATIENCE, Wire, World, agreed, hello};
 
 /// The most that a broker may ever have resident, in KiB.
 const MOST_RESIDENT_KIB: u64 = 32 * 1024;
@@ -30,14 +31,34 @@ struct Look {
 impl Siege {
     /// A broker that is idle.
     pub(crate) fn begin(options: &[&str]) -> Self {
+        Self::of(|world| world.serve(options))
+    }
+
+    /// A broker that is idle and may have so many descriptors, not one more.
+    pub(crate) fn begin_with_descriptors(most: u32) -> Self {
+        Self::of(|world| {
+            let socket = world.socket();
+            let mut limited = world.command(Path::new("/bin/sh"));
+            limited.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh"]);
+            limited.arg(World::program("brokerd")).args(["serve", "--socket"]).arg(socket);
+            Daemon::start(&mut limited)
+        })
+    }
+
+    fn of(serve: impl FnOnce(&World) -> Daemon) -> Self {
         let world = World::new();
         world.define("cache", &[]);
-        let broker = world.serve(options);
+        let broker = serve(&world);
         let mut siege = Self { world, broker, idle: Look { resident_kib: 0, descriptors: 0 } };
         siege.serve(2);
         siege.broker.descriptors_at_rest();
         siege.idle = siege.look();
         siege
+    }
+
+    /// Connects without saying anything.
+    pub(crate) fn connect(&self) -> Wire {
+        self.world.connect()
     }
 
     /// Lets a process do something to the broker.

@@ -46,6 +46,9 @@ use crate::output;
 
 /// Connections that are accepted before anything else gets its turn.
 const ACCEPTS_AT_ONCE: usize = 32;
+/// What part of all connections that may be at most. Those that make room are closed when others have their
+/// turn, so for as long there may be so many more.
+const ACCEPTS_AT_ONCE_OF_ALL: usize = 8;
 /// Pause after an accept that failed: what was missing is still missing a moment later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long answers may take to be written when the broker ends.
@@ -144,14 +147,16 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
 /// Takes in every connection that waits, or a full turn of them. Cancelled only while it holds none that it
 /// has not handed on.
 async fn accept(shell: &Rc<Shell>, listener: &Listener) {
+    let of_all = shell.settings().max_connections.value as usize / ACCEPTS_AT_ONCE_OF_ALL;
+    let at_once = of_all.clamp(1, ACCEPTS_AT_ONCE);
     let mut taken = 0;
-    let outcome = listener.accept_waiting(ACCEPTS_AT_ONCE, |accepted| {
+    let outcome = listener.accept_waiting(at_once, |accepted| {
         taken += 1;
         shell.take_in(accepted);
     });
     match outcome.await {
         // Most of them are answered by now, and more may wait: those with a task have their turn.
-        Ok(()) if taken == ACCEPTS_AT_ONCE => tokio::task::yield_now().await,
+        Ok(()) if taken == at_once => tokio::task::yield_now().await,
         Ok(()) => {}
         Err(AcceptError::DescriptorPressure(error)) => {
             tracing::debug!(%error, "no descriptor is left to accept with");

@@ -13,8 +13,11 @@ use crate::cli::{BackendArg, LogFormat, ServeArgs};
 use crate::definitions::DefinitionDir;
 use crate::failure::Failure;
 
-/// Descriptors kept for everything that is not a client's connection: backends, files, the event loop.
+/// Descriptors kept for everything that is not a client's connection: backends, files, the event loop. Where
+/// there are fewer than twice as many, half of them.
 const RESERVED_DESCRIPTORS: u64 = 64;
+/// Connections that a broker takes however few descriptors it has: one peer's and another's.
+const FEWEST_CONNECTIONS: u32 = 2;
 
 /// Where a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +164,7 @@ impl Settings {
                 return;
             }
         };
-        let most = u32::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(u32::MAX).max(2);
+        let most = most_connections(limit);
         if self.max_connections.value > most {
             let wanted = self.max_connections.value;
             tracing::warn!(
@@ -195,10 +198,29 @@ impl Settings {
     }
 }
 
+/// As many connections as fit, so that newcomers are served in place of who holds most and not turned away for
+/// want of a descriptor.
+fn most_connections(descriptors: u64) -> u32 {
+    let reserved = RESERVED_DESCRIPTORS.min(descriptors / 2);
+    u32::try_from(descriptors - reserved).unwrap_or(u32::MAX).max(FEWEST_CONNECTIONS)
+}
+
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| not_absolute(path, &error))
 }
 
 fn not_absolute(path: &Path, error: &std::io::Error) -> Failure {
     Failure::usage(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_few_descriptors_and_all_but_the_reserve_of_many_are_for_connections() {
+        let counted = [0, 3, 64, 127, 128, 129, 1_024].map(most_connections);
+        assert_eq!(counted, [2, 2, 32, 64, 64, 65, 960]);
+        assert_eq!(most_connections(u64::MAX), u32::MAX);
+    }
 }
