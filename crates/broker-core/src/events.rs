@@ -7,6 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use broker_protocol::bytes::Buf;
+use broker_protocol::limits::MAX_EVENT;
+use broker_protocol::prost::{Message, decode_length_delimiter};
 use broker_protocol::wire::{EventKind, LifecycleEvent};
 use broker_protocol::{BoundedEvent, Severity};
 
@@ -19,20 +22,33 @@ pub const HELLO_EVENTS_PER_WINDOW: u32 = 8;
 /// Length of a window.
 pub const HELLO_EVENT_WINDOW: Duration = Duration::from_secs(1);
 
-/// The last events, oldest first.
+/// The last events, oldest first, as they are written to the log: all in one block. Each by itself would lie
+/// wherever there was room when it happened, and after a burst keep the memory around it from going back to the
+/// system.
 #[derive(Debug, Default)]
-pub(crate) struct RecentEvents(VecDeque<BoundedEvent>);
+pub(crate) struct RecentEvents {
+    encoded: VecDeque<u8>,
+    count: usize,
+}
 
 impl RecentEvents {
-    pub(crate) fn push(&mut self, event: BoundedEvent) {
-        if self.0.len() == RECENT_EVENTS {
-            self.0.pop_front();
+    pub(crate) fn push(&mut self, event: &BoundedEvent) {
+        if self.count == RECENT_EVENTS {
+            let oldest = decode_length_delimiter(&mut self.encoded).unwrap_or_default();
+            self.encoded.advance(oldest.min(self.encoded.len()));
+        } else {
+            self.count += 1;
         }
-        self.0.push_back(event);
+        let mut encoded = Vec::with_capacity(MAX_EVENT);
+        event.append_to(&mut encoded);
+        self.encoded.extend(encoded);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &BoundedEvent> {
-        self.0.iter()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = BoundedEvent> {
+        let mut rest = self.encoded.clone();
+        (0..self.count).map_while(move |_| {
+            LifecycleEvent::decode_length_delimited(&mut rest).ok().map(BoundedEvent::new)
+        })
     }
 }
 
@@ -115,10 +131,13 @@ mod tests {
     fn the_last_two_hundred_and_fifty_six_events_are_remembered() {
         let mut recent = RecentEvents::default();
         for ts_ms in 1..=257 {
-            recent.push(BoundedEvent::new(LifecycleEvent { ts_ms, ..LifecycleEvent::default() }));
+            // Of different lengths, and one so long that its length takes two bytes.
+            let reason = "x".repeat(ts_ms as usize);
+            recent.push(&BoundedEvent::new(LifecycleEvent { ts_ms, reason, ..LifecycleEvent::default() }));
         }
-        assert_eq!(recent.iter().count(), RECENT_EVENTS);
-        assert_eq!(recent.iter().next().map(|event| event.get().ts_ms), Some(2));
+        let remembered: Vec<_> = recent.iter().map(|event| event.get().ts_ms).collect();
+        assert_eq!(remembered, (2..=257).collect::<Vec<_>>());
+        assert!(recent.iter().all(|event| event.get().reason.len() as u64 == event.get().ts_ms));
     }
 
     #[test]

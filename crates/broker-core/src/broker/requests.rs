@@ -412,7 +412,7 @@ impl<E: Entropy> Broker<E> {
 
     pub(super) fn emit(&mut self, draft: EventDraft) {
         let event = draft.finish();
-        self.recent.push(event.clone());
+        self.recent.push(&event);
         self.actions.push_back(Action::Emit(event));
     }
 

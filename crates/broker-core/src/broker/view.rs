@@ -89,7 +89,7 @@ impl<E: Entropy> Broker<E> {
     }
 
     /// The last events, oldest first.
-    pub fn recent_events(&self) -> impl Iterator<Item = &BoundedEvent> {
+    pub fn recent_events(&self) -> impl Iterator<Item = BoundedEvent> {
         self.recent.iter()
     }
 

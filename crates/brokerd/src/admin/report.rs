@@ -216,7 +216,7 @@ pub(super) fn dump<E: Entropy>(broker: &Broker<E>, facts: &Facts<'_>) -> Dump {
                 },
             })
             .collect(),
-        recent_lifecycle_events: broker.recent_events().map(EventRow::of).collect(),
+        recent_lifecycle_events: broker.recent_events().map(|event| EventRow::of(&event)).collect(),
     }
 }
 
