@@ -5,11 +5,12 @@ use std::process::Command;
 use crate::workspace::{TaskResult, root};
 
 /// The programs that measure, by the name of the bench, and whether they start a broker.
-const BENCHES: [(&str, &str, bool); 5] = [
+const BENCHES: [(&str, &str, bool); 6] = [
     ("hello", "hello-load", true),
     ("start", "start-load", true),
     ("scale", "scale-load", true),
     ("handoff", "handoff-load", true),
+    ("hostile", "hostile-load", true),
     ("instructions", "instructions", false),
 ];
 
@@ -24,6 +25,9 @@ pub(crate) fn run(bench: &str, options: &[&str]) -> TaskResult {
         cargo(&["build", "--release", "--package", "echo-backend"])?;
         // By itself, as it is installed: built together, packages lend each other features.
         cargo(&["build", "--release", "--package", "brokerd"])?;
+    }
+    if bench == "hostile" {
+        cargo(&["build", "--release", "--package", "broker-tests", "--bin", "hostile-peer"])?;
     }
     if bench == "hello" {
         let counting = ["--features", "count-allocations", "--target-dir", "target/counting"];

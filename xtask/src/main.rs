@@ -26,7 +26,7 @@ tasks:
   sim [--seeds N]     live through N simulated histories of the broker (--help tells the options)
   unsafe [--check]    write the inventory of unsafe code (--check: only tell whether it is current)
   threats             check that SECURITY.md names a test for every threat
-  bench NAME [...]    measure: hello, start, scale, instructions (--help tells the options)
+  bench NAME [...]    measure: hello, start, scale, handoff, hostile, instructions (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
 
