@@ -91,7 +91,7 @@ pub struct FrameReader {
     header_filled: usize,
     /// Known once the header is whole.
     body_len: Option<usize>,
-    /// Its length is what has arrived plus the space last asked for.
+    /// Its length is what has arrived plus the space that is left for more.
     body: BytesMut,
     body_filled: usize,
 }
@@ -123,7 +123,15 @@ impl FrameReader {
     /// Bytes of memory that the current frame takes up, once [`space`](Self::space) was asked for; 0 until its
     /// length is known.
     pub fn keeps(&self) -> usize {
-        self.body_len.map_or(0, |body_len| self.body_filled + self.step(body_len))
+        match self.body_len {
+            None => 0,
+            Some(body_len) if self.is_used_up() => self.body_filled + self.step(body_len),
+            Some(_) => self.body.len(),
+        }
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.body_filled == self.body.len()
     }
 
     fn step(&self, body_len: usize) -> usize {
@@ -140,8 +148,11 @@ impl FrameReader {
         let Some(body_len) = self.body_len else {
             return &mut self.header[self.header_filled..];
         };
-        let step = self.step(body_len);
-        self.body.resize(self.body_filled + step, 0);
+        // Only what is used up grows, however little came with each read.
+        if self.is_used_up() {
+            let step = self.step(body_len);
+            self.body.resize(self.body_filled + step, 0);
+        }
         &mut self.body[self.body_filled..]
     }
 
@@ -299,6 +310,16 @@ mod tests {
         feed_partial(&mut reader, &[0; GROWTH_STEP]);
         feed_partial(&mut reader, &[0; GROWTH_STEP]);
         assert_eq!(reader.space().len(), 2 * GROWTH_STEP);
+    }
+
+    #[test]
+    fn a_peer_that_trickles_costs_no_more_than_the_first_step() {
+        let mut reader = FrameReader::new(64 * 1024);
+        feed_partial(&mut reader, &[&[1][..], &(64 * 1024u32).to_le_bytes()].concat());
+        for _ in 0..GROWTH_STEP {
+            feed_partial(&mut reader, &[0]);
+        }
+        assert!(reader.body.capacity() < 2 * GROWTH_STEP, "{} bytes", reader.body.capacity());
     }
 
     fn feed_partial(reader: &mut FrameReader, bytes: &[u8]) {
