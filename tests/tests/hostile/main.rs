@@ -43,7 +43,8 @@ fn who_says_hello_is_served_while_a_peer_says_one_byte_at_a_time() {
 #[test]
 fn who_says_hello_is_served_while_a_peer_sends_half_frames() {
     let siege = Siege::begin(&SHORT_PATIENCE);
-    siege.serve_during(siege.peer(&["half-frames", "--connections", "256", "--round", "256"]), 3);
+    siege.serve_during(siege.peer(&["half-frames", "--connections", "512", "--round", "512"]), 3);
+    assert!(siege.counted("peer_rejected_total{reason=\"peer-bytes\"}") > 0);
     siege.lift();
 }
 

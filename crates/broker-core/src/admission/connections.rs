@@ -189,6 +189,15 @@ impl Connections {
         Admission::AdmittedInPlaceOf(victim)
     }
 
+    /// Closes a silent connection, because the system has none to give any more: the youngest of the peer that
+    /// holds most. `None` where every connection has spoken. What is returned needs no [`close`](Self::close).
+    #[cold]
+    pub fn make_room(&mut self) -> Option<ConnectionKey> {
+        let victim = self.who_makes_room(|_, _| true)?;
+        self.close(victim);
+        Some(victim)
+    }
+
     /// Notes that the whole first frame of a connection has come.
     pub fn heard(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.open.get_mut(&key) {
@@ -263,6 +272,11 @@ impl Connections {
     #[cold]
     fn who_makes_room_for(&self, newcomer: PeerKey) -> Option<ConnectionKey> {
         let held_by_newcomer = self.held_by(newcomer);
+        self.who_makes_room(|peer, held| held > held_by_newcomer || peer == newcomer)
+    }
+
+    /// The youngest silent connection of the peer that holds most of those that may be asked.
+    fn who_makes_room(&self, may_be_asked: impl Fn(PeerKey, usize) -> bool) -> Option<ConnectionKey> {
         self.open
             .iter()
             .filter_map(|(key, connection)| match connection.phase {
@@ -271,7 +285,7 @@ impl Connections {
                 }
                 Phase::Heard => None,
             })
-            .filter(|(held, _, peer, _)| *held > held_by_newcomer || *peer == newcomer)
+            .filter(|(held, _, peer, _)| may_be_asked(*peer, *held))
             .max_by_key(|(held, order, _, _)| (*held, *order))
             .map(|(_, _, _, key)| key)
     }
@@ -340,6 +354,19 @@ mod tests {
         connections.heard(key(3));
         assert_eq!(connections.open(key(7), peer(4)), Admission::AdmittedInPlaceOf(key(2)));
         assert_eq!((connections.held_by(peer(1)), connections.held_by(peer(4))), (2, 1));
+    }
+
+    #[test]
+    fn where_the_system_has_no_more_whoever_holds_most_makes_room() {
+        let mut connections = connections(8);
+        fill(&mut connections, 1, 1..=3);
+        fill(&mut connections, 2, 4..=5);
+        assert_eq!(connections.make_room(), Some(key(3)));
+        (1..=2).for_each(|number| connections.heard(key(number)));
+        assert_eq!(connections.make_room(), Some(key(5)));
+        assert_eq!(connections.make_room(), Some(key(4)));
+        assert_eq!(connections.make_room(), None);
+        assert_eq!(connections.len(), 2);
     }
 
     #[test]

@@ -100,8 +100,7 @@ impl<E: Entropy> Broker<E> {
         match self.connections.open(connection, peer) {
             Admission::Admitted => Arrival::Serve,
             Admission::AdmittedInPlaceOf(evicted) => {
-                self.metrics.peer_rejected("evicted");
-                self.actions.push_back(Action::Evict { connection: evicted });
+                self.evict(evicted);
                 Arrival::Serve
             }
             Admission::OverShare => {
@@ -422,6 +421,14 @@ impl<E: Entropy> Broker<E> {
             self.emit(draft.reason("out of file descriptors; new Hellos are refused until it recovers"));
         }
         self.pressure.hit(now.monotonic);
+        if let Some(evicted) = self.connections.make_room() {
+            self.evict(evicted);
+        }
+    }
+
+    fn evict(&mut self, connection: ConnectionKey) {
+        self.metrics.peer_rejected("evicted");
+        self.actions.push_back(Action::Evict { connection });
     }
 
     /// Whether an entry is worth keeping when nothing of it runs.

@@ -119,3 +119,18 @@ fn a_hello_that_waits_and_cannot_be_kept_is_answered_once() {
     assert!(world.reply_to(waiting).is_none());
     assert_eq!(world.broker.hellos_waiting(), 0);
 }
+
+#[test]
+fn a_shortage_of_descriptors_closes_a_silent_connection_and_none_that_has_spoken() {
+    let mut world = world();
+    let silent = world.connect();
+    world.hello("1.0.0");
+    world.tell(Input::DescriptorPressure);
+    world.tell(Input::DescriptorPressure);
+    let evicted = world.acted.iter().filter_map(|action| match action {
+        Action::Evict { connection } => Some(*connection),
+        _ => None,
+    });
+    assert_eq!(evicted.collect::<Vec<_>>(), [silent]);
+    assert_eq!(world.broker.connections_open(), 1);
+}
