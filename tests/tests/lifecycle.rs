@@ -153,6 +153,36 @@ fn the_socket_of_a_broker_that_was_killed_is_taken_over() {
     start_backend(&world);
 }
 
+// By the kernel's list of sockets.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_socket_of_a_backend_that_is_killed_after_its_broker_is_removed_by_the_next_broker() {
+    let world = World::new();
+    world.define("cache", &["--label", "spawn.args=--ignore-term"]);
+    let killed = |broker: &mut Daemon| {
+        broker.kill();
+        assert_ne!(broker.wait(), Some(0));
+    };
+    let mut first = world.serve(&[]);
+    let (pipe, pid) = start_backend(&world);
+    killed(&mut first);
+    // It lives on, and whoever is connected to it stays so.
+    let mut next = world.serve(&[]);
+    let (_, another) = start_backend(&world);
+    assert_eq!(Wire::connect(Path::new(&pipe)).tell("still here"), "still here");
+    kill(pid);
+    let removed = |pipe: &str| format!("removed a socket that nobody serves any more socket={pipe}");
+    next.wait_for_line(&removed(&pipe));
+    assert!(!Path::new(&pipe).exists());
+    // Also where nobody is there to see it end.
+    let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
+    killed(&mut next);
+    kill(another);
+    assert!(has_died(another) && Path::new(&pipe).exists());
+    world.serve(&[]).wait_for_line(&removed(&pipe));
+    assert!(!Path::new(&pipe).exists());
+}
+
 #[test]
 fn backends_that_are_to_be_kept_outlive_their_broker() {
     let world = World::new();

@@ -7,15 +7,21 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::files::{self, FileKind};
+use crate::stream::{BlockingStream, ConnectErrorKind};
 pub use crate::sys::listener::BoundSocket;
 #[cfg(feature = "tokio")]
 pub use crate::sys::listener::{Accepted, Listener};
 
 /// Connections that may wait to be accepted; the kernel takes less where `net.core.somaxconn` says so.
 pub const DEFAULT_BACKLOG: u32 = 4096;
+
+/// How long a look may wait for room in a listener's queue.
+const CONNECT_LIMIT: Duration = Duration::from_millis(100);
 
 /// Permission bits of a socket file: its owner may connect.
 pub const SOCKET_MODE: u32 = 0o600;
@@ -45,6 +51,24 @@ impl Default for BindOptions {
 /// The list cannot be read, or nobody on it listens by this path, its links followed or not.
 pub fn has_connections(endpoint: impl AsRef<Path>) -> io::Result<bool> {
     crate::sys::connections::has_connections(endpoint.as_ref())
+}
+
+/// Whether a socket file is only that: no socket is bound to it any more, and a connection is refused.
+///
+/// A socket that is bound and does not listen yet refuses connections, too; so it takes the kernel's list of sockets
+/// to know. Where there is none, which is everywhere but on Linux, no file is ever called abandoned.
+///
+/// # Errors
+/// The file or the list cannot be read.
+pub fn is_abandoned(endpoint: impl AsRef<Path>) -> io::Result<bool> {
+    let endpoint = endpoint.as_ref();
+    if files::facts(endpoint)?.kind != FileKind::Socket || crate::sys::connections::is_bound(endpoint)? {
+        return Ok(false);
+    }
+    // A connection finds a socket by its file: also one that is on the list of another network namespace, or whose
+    // path is written in another way.
+    let connected = BlockingStream::connect(endpoint, Some(CONNECT_LIMIT));
+    Ok(connected.is_err_and(|error| error.kind == ConnectErrorKind::Refused))
 }
 
 /// Why an endpoint cannot be listened on.

@@ -8,7 +8,9 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener, has_connections};
+use broker_transport::listener::{
+    BindError, BindOptions, BoundSocket, Listener, has_connections, is_abandoned,
+};
 use broker_transport::stream::{BlockingStream, ConnectErrorKind, Stream};
 
 fn bind(path: &Path) -> Result<BoundSocket, BindError> {
@@ -136,6 +138,28 @@ async fn a_failed_connect_says_why() {
     let error = BlockingStream::connect(&stale, None).unwrap_err();
     assert_eq!(error.kind, ConnectErrorKind::Refused);
     assert!(error.to_string().contains("stale"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_is_abandoned_once_nobody_is_bound_to_it_whether_or_not_anybody_listened() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a socket");
+    let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&bound, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    assert!(!is_abandoned(&path).unwrap(), "it is about to listen");
+    symlink(dir.path(), dir.path().join("link")).unwrap();
+    listen(&bound, 1).unwrap();
+    for way in ["a socket", "link/a socket"] {
+        assert!(!is_abandoned(dir.path().join(way)).unwrap(), "{way}");
+    }
+    drop(bound);
+    assert!(is_abandoned(&path).unwrap());
+    assert!(is_abandoned(dir.path().join("absent")).is_err());
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(!is_abandoned(&file).unwrap(), "it is no socket");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use self::dirs::{SERVICE_DEF_DIR_VARIABLE, manifest_dir_in, service_definition_dir_in, state_dir_in};
 pub use self::names::{
-    UserHash, backend_leaf, identity_text_linux, identity_text_macos, instance_of_leaf, leaf,
+    UserHash, backend_leaf, identity_text_linux, identity_text_macos, instance_of_leaf, is_backend_leaf, leaf,
 };
 pub use self::places::{
     MAX_PIPE_NAME_WINDOWS, MAX_SOCKET_PATH_LINUX, MAX_SOCKET_PATH_MACOS, PIPE_PREFIX, Platform,
@@ -213,6 +213,27 @@ pub fn find_brokers() -> Vec<(String, PathBuf)> {
     }
 }
 
+/// Every endpoint of a backend of this user that exists, live or stale.
+///
+/// Only on Linux: macOS paths do not tell whose they are, and a pipe leaves nothing behind. What cannot be read is
+/// left out.
+pub fn find_backends() -> Vec<PathBuf> {
+    let (Ok(user), Ok(dir)) = (current_user_hash(), current_runtime_dir()) else { return Vec::new() };
+    match Platform::CURRENT {
+        Platform::Linux => find_backends_in(&dir, &user),
+        Platform::MacOs | Platform::Windows => Vec::new(),
+    }
+}
+
+fn find_backends_in(dir: &Path, user: &UserHash) -> Vec<PathBuf> {
+    let is_backend = |path: &PathBuf| {
+        let leaf = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".sock"));
+        leaf.is_some_and(|leaf| is_backend_leaf(user, leaf))
+    };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_backend).collect()
+}
+
 fn find_brokers_in(dir: &Path, user: &UserHash, suffix: &str) -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found: Vec<_> = entries
@@ -238,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_are_found_by_their_leaf_and_backends_are_not() {
+    fn brokers_and_backends_are_found_by_their_leaves() {
         let dir = tempfile::tempdir().unwrap();
         let user = UserHash::from_identity("x");
         let instances: Vec<BrokerInstance> =
@@ -246,11 +267,14 @@ mod tests {
         for instance in &instances {
             std::fs::write(dir.path().join(format!("{}.sock", leaf(&user, instance))), "").unwrap();
         }
-        std::fs::write(dir.path().join(format!("{}.sock", backend_leaf(&user, [0; 16]))), "").unwrap();
+        let backend = dir.path().join(format!("{}.sock", backend_leaf(&user, [0xA0; 16])));
+        std::fs::write(&backend, "").unwrap();
         std::fs::write(dir.path().join(format!("{}.sock.lock", leaf(&user, &instances[0]))), "").unwrap();
         let found: Vec<String> =
             find_brokers_in(dir.path(), &user, ".sock").into_iter().map(|(name, _)| name).collect();
         assert_eq!(found, ["shared", "svc:b", "inst:a"]);
         assert!(find_brokers_in(&dir.path().join("absent"), &user, ".sock").is_empty());
+        assert_eq!(find_backends_in(dir.path(), &user), [backend]);
+        assert!(find_backends_in(dir.path(), &UserHash::from_identity("y")).is_empty());
     }
 }

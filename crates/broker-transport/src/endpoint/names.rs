@@ -87,6 +87,12 @@ pub fn backend_leaf(user: &UserHash, random: [u8; 16]) -> String {
     format!("{LEAF_PREFIX}-{user}-be-{}", hex(&random))
 }
 
+/// Whether a leaf is that of a backend of `user`.
+pub fn is_backend_leaf(user: &UserHash, leaf: &str) -> bool {
+    let random = leaf.strip_prefix(&format!("{LEAF_PREFIX}-{user}-be-"));
+    random.is_some_and(|random| random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Which broker of `user` a leaf belongs to; `None` for a backend's, another user's or any other text.
 pub fn instance_of_leaf(user: &UserHash, leaf: &str) -> Option<BrokerInstance> {
     let class = leaf.strip_prefix(LEAF_PREFIX)?.strip_prefix('-')?;

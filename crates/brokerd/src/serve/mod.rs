@@ -12,6 +12,7 @@ mod entropy;
 pub(crate) mod event_log;
 mod facts;
 mod handoff;
+mod leftovers;
 mod logging;
 mod ownership;
 mod place;
@@ -122,6 +123,7 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
     );
     tokio::task::spawn_local(Rc::clone(&shell).keep_time());
     tokio::task::spawn_local(Rc::clone(&shell).keep_tidy());
+    tokio::task::spawn_local(leftovers::remove());
     let mut requests = 0;
     loop {
         tokio::select! {

@@ -17,26 +17,37 @@ const LISTENING: &[u8] = b"01";
 const CONNECTED: &[u8] = b"03";
 
 pub(crate) fn has_connections(endpoint: &Path) -> io::Result<bool> {
-    // Who binds a path may have followed its links first.
-    let resolved = std::fs::canonicalize(endpoint)?;
-    let mut list = BufReader::new(File::open(LIST)?);
     let mut is_known = false;
-    let mut line = Vec::new();
-    while list.read_until(b'\n', &mut line)? > 0 {
-        let (state, path) = parse(line.strip_suffix(b"\n").unwrap_or(&line));
-        if path == endpoint.as_os_str().as_bytes() || path == resolved.as_os_str().as_bytes() {
-            if state == CONNECTED {
-                return Ok(true);
-            }
-            is_known |= state == LISTENING;
-        }
-        line.clear();
-    }
-    if is_known {
-        Ok(false)
+    let is_connected = find(endpoint, |state| {
+        is_known |= state == LISTENING;
+        state == CONNECTED
+    })?;
+    if is_connected || is_known {
+        Ok(is_connected)
     } else {
         Err(io::Error::new(io::ErrorKind::NotFound, "nobody listens by this path"))
     }
+}
+
+pub(crate) fn is_bound(endpoint: &Path) -> io::Result<bool> {
+    find(endpoint, |_| true)
+}
+
+/// Whether the list has a socket with this path, its links followed or not, in such a state.
+fn find(endpoint: &Path, mut is_meant: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+    // Who binds a path may have followed its links first.
+    let resolved = std::fs::canonicalize(endpoint)?;
+    let mut list = BufReader::new(File::open(LIST)?);
+    let mut line = Vec::new();
+    while list.read_until(b'\n', &mut line)? > 0 {
+        let (state, path) = parse(line.strip_suffix(b"\n").unwrap_or(&line));
+        let is_it = path == endpoint.as_os_str().as_bytes() || path == resolved.as_os_str().as_bytes();
+        if is_it && is_meant(state) {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
 }
 
 /// The state and the path of a socket. The listener's end of a connection has the listener's path, and a

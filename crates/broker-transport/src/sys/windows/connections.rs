@@ -8,6 +8,11 @@ use std::path::Path;
 
 use crate::unsupported::Unsupported;
 
+/// Not known here, so it is taken to be.
+pub(crate) fn is_bound(_endpoint: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
 pub(crate) fn has_connections(_endpoint: &Path) -> io::Result<bool> {
     let operation = "telling whether an endpoint has connections";
     Err(Unsupported { operation, platform: std::env::consts::OS }.into())
