@@ -41,6 +41,42 @@ fn a_file_of_a_dead_holder_is_taken_over_whatever_it_says() {
     assert_eq!(LockEntry::parse(&fs::read_to_string(&path).unwrap()).unwrap().pid, std::process::id());
 }
 
+/// A lock as it is when its holder has been killed between fork and exec of a child.
+#[cfg(unix)]
+fn lock_that_outlives_its_holder(path: &std::path::Path) -> std::os::fd::OwnedFd {
+    let copy = InstanceLock::acquire(path, ENDPOINT).unwrap().into_descriptor().unwrap();
+    let mut holder = std::process::Command::new("/bin/sh").args(["-c", "exit"]).spawn().unwrap();
+    holder.wait().unwrap();
+    fs::write(path, format!("{}\n1\n{ENDPOINT}\n", holder.id())).unwrap();
+    copy
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_dead_holder_has_just_forked_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let copy = lock_that_outlives_its_holder(&path);
+    let _lock = std::thread::scope(|scope| {
+        let successor = scope.spawn(|| InstanceLock::acquire(&path, ENDPOINT));
+        // Likely it waits by then; if not, it finds the lock free.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(copy);
+        successor.join().unwrap().unwrap()
+    });
+    assert_eq!(LockEntry::parse(&fs::read_to_string(&path).unwrap()).unwrap().pid, std::process::id());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lock_that_somebody_keeps_after_its_holder_s_death_is_not_waited_for_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let _copy = lock_that_outlives_its_holder(&path);
+    let error = InstanceLock::acquire(&path, ENDPOINT).unwrap_err();
+    assert!(matches!(error, LockError::Held { pid: Some(_), .. }), "{error}");
+}
+
 #[test]
 fn a_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,15 +9,22 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::super::os;
+use crate::identity::process_start_time;
 use crate::lock::{LockEntry, LockError};
 
 /// Longest entry that is read: two numbers and a socket path fit with room to spare.
 const MAX_ENTRY: u64 = 1024;
+
+/// How long a lock may outlive its holder: what it has forked last has a copy of each descriptor until it executes
+/// another program, or ends with it.
+const OUTLIVES_HOLDER: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The lock of one endpoint, held until it is dropped. The lock file is removed then.
 #[derive(Debug)]
@@ -30,17 +37,24 @@ pub struct InstanceLock {
 impl InstanceLock {
     /// Acquires the lock file at `path`, which lies in a private directory, for `endpoint`.
     ///
-    /// Does not wait. A file that a dead holder left behind is taken over.
+    /// A file that a dead holder left behind is taken over. Does not wait for one that lives, and two seconds at
+    /// most for what a dead one had just forked.
     ///
     /// # Errors
     /// [`LockError::Held`] names the holder; [`LockError::NotAFile`] for a symbolic link or the like.
     pub fn acquire(path: &Path, endpoint: &str) -> Result<Self, LockError> {
+        let deadline = Instant::now() + OUTLIVES_HOLDER;
         loop {
             let file = open(path)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(LockError::Held { path: path.to_path_buf(), pid: holder(file) });
+                    let holder = holder(file);
+                    if holder.as_ref().is_some_and(is_gone) && Instant::now() < deadline {
+                        std::thread::sleep(LOOK_AGAIN);
+                        continue;
+                    }
+                    return Err(held(path, holder));
                 }
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(failure("lock", path, errno.into())),
@@ -68,7 +82,7 @@ impl InstanceLock {
         }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Self::begin(file, path, endpoint),
-            Err(Errno::WOULDBLOCK) => Err(LockError::Held { path: path.to_path_buf(), pid: holder(file) }),
+            Err(Errno::WOULDBLOCK) => Err(held(path, holder(file))),
             Err(errno) => Err(failure("lock", path, errno.into())),
         }
     }
@@ -157,10 +171,19 @@ fn is_same(file: &File, found: &std::fs::Metadata) -> bool {
     file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
-fn holder(file: File) -> Option<u32> {
+fn holder(file: File) -> Option<LockEntry> {
     let mut text = String::new();
     file.take(MAX_ENTRY).read_to_string(&mut text).ok()?;
-    LockEntry::parse(&text).map(|entry| entry.pid)
+    LockEntry::parse(&text)
+}
+
+/// Whether who wrote the entry has ended, and another process may have its number by now.
+fn is_gone(holder: &LockEntry) -> bool {
+    process_start_time(holder.pid).map_or(true, |start_time| start_time != holder.start_time)
+}
+
+fn held(path: &Path, holder: Option<LockEntry>) -> LockError {
+    LockError::Held { path: path.to_path_buf(), pid: holder.map(|holder| holder.pid) }
 }
 
 fn failure(operation: &'static str, path: &Path, source: io::Error) -> LockError {
