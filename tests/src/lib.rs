@@ -18,6 +18,8 @@ use std::time::Duration;
 pub use hostile_peer::HostilePeer;
 pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
 pub use process::{Daemon, Finished, exists, goes_without, has_died, kill};
+#[cfg(target_os = "linux")]
+pub use sys::linux;
 pub use sys::{Listener, Signal, Stream};
 pub use wire::{Wire, agreed, frame_of, hello, is_listening, refused, reply_of};
 pub use world::World;

@@ -48,6 +48,8 @@ pub struct Daemon {
     shutdown: Option<Command>,
     lines: Receiver<String>,
     heard: Vec<String>,
+    /// Somebody else has waited for it.
+    is_over: bool,
 }
 
 impl Daemon {
@@ -72,7 +74,7 @@ impl Daemon {
                 }
             }
         });
-        Self { child, shutdown, lines, heard: Vec::new() }
+        Self { child, shutdown, lines, heard: Vec::new(), is_over: false }
     }
 
     /// Waits for a line with this text.
@@ -92,6 +94,17 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// The next line that it says.
+    pub fn next_line(&mut self) -> &str {
+        self.wait_for_line("");
+        self.last_line()
+    }
+
+    /// The last line that was waited for.
+    pub fn last_line(&self) -> &str {
+        self.heard.last().map_or("", String::as_str)
     }
 
     /// Its process id.
@@ -166,6 +179,11 @@ impl Daemon {
         (code, self.heard.join("\n"))
     }
 
+    /// Lets go of one that has ended, and that somebody else has waited for.
+    pub fn let_go(mut self) {
+        self.is_over = true;
+    }
+
     /// Asks it to end and waits for that.
     pub fn stop(mut self) {
         self.signal(Signal::TERM);
@@ -175,6 +193,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         // Twice asked first, so that its backends go with it in good order.
         let is_asked = !sys::is_wine() && (0..2).all(|_| sys::signal(self.child.id(), Signal::TERM).is_ok());
         if !is_asked || !has_died(self.child.id()) {

@@ -43,6 +43,39 @@ impl Wire {
         self.write(&frame_of(&frame.encode_to_vec()));
     }
 
+    /// Writes a frame, if it can.
+    ///
+    /// # Errors
+    /// The peer is gone.
+    pub fn try_send(&mut self, frame: &Frame) -> std::io::Result<()> {
+        self.0.write_all(&frame_of(&frame.encode_to_vec()))
+    }
+
+    /// Reads a frame, if there is one.
+    ///
+    /// # Errors
+    /// The stream ends before, or nothing comes.
+    pub fn try_receive(&mut self) -> std::io::Result<Frame> {
+        let mut header = [0; 5];
+        self.0.read_exact(&mut header)?;
+        assert_eq!(header[0], 1, "the framing version");
+        let mut body = vec![0; u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize];
+        self.0.read_exact(&mut body)?;
+        Ok(Frame::decode(&body[..]).unwrap())
+    }
+
+    /// Reads a frame, if one comes in time.
+    ///
+    /// # Errors
+    /// None comes.
+    #[cfg(unix)]
+    pub fn try_receive_within(&mut self, limit: std::time::Duration) -> std::io::Result<Frame> {
+        self.0.set_read_timeout(Some(limit))?;
+        let received = self.try_receive();
+        sys::patient(&self.0);
+        received
+    }
+
     /// Says that nothing more will be written, which a pipe cannot.
     #[cfg(unix)]
     pub fn finish(&mut self) {
@@ -51,12 +84,7 @@ impl Wire {
 
     /// Reads a frame.
     pub fn receive(&mut self) -> Frame {
-        let mut header = [0; 5];
-        self.0.read_exact(&mut header).unwrap();
-        assert_eq!(header[0], 1, "the framing version");
-        let mut body = vec![0; u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize];
-        self.0.read_exact(&mut body).unwrap();
-        Frame::decode(&body[..]).unwrap()
+        self.try_receive().unwrap()
     }
 
     /// Reads to the end of the stream; a reset is an end.

@@ -1,5 +1,7 @@
 //! What the harness asks of the system, behind one face: connections, processes, places.
 
+#[cfg(target_os = "linux")]
+pub mod linux;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
