@@ -113,6 +113,15 @@ pub enum PrivateDirError {
     },
 }
 
+impl PrivateDirError {
+    /// Whether the disk is at fault, which is full or read-only, and not the directory.
+    pub fn is_of_the_disk(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), StorageFull | ReadOnlyFilesystem | QuotaExceeded))
+    }
+}
+
 /// A directory that is everybody's by design, such as `/tmp`, must not be closed to them.
 fn remedy(path: &Path, mode: u32) -> String {
     const STICKY: u32 = 0o1000;

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use broker_protocol::BoundedEvent;
 use broker_protocol::limits::MAX_EVENT;
-use broker_transport::{files, identity};
+use broker_transport::{files, identity, private_dir};
 
 /// Longest log, in bytes; then it is rotated.
 pub(crate) const MAX_LOG: u64 = 8 * 1024 * 1024;
@@ -155,7 +155,15 @@ impl LogFile {
 }
 
 fn open(path: &Path) -> io::Result<OpenLog> {
-    let (file, facts) = files::open_append(path)?;
+    let (file, facts) = match files::open_append(path) {
+        // Its directory could not be made when the broker began, or was taken away.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().unwrap_or(path);
+            private_dir::ensure_private_dir(directory).map_err(io::Error::other)?;
+            files::open_append(path)?
+        }
+        opened => opened?,
+    };
     if facts.kind != files::FileKind::Regular {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -205,6 +213,18 @@ mod tests {
             stamps.push(LifecycleEvent::decode_length_delimited(&mut rest).unwrap().ts_ms);
         }
         stamps
+    }
+
+    #[test]
+    fn a_directory_that_was_taken_away_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().canonicalize().unwrap().join("events").join("lifecycle.pb");
+        let mut log = LogFile::new(path.clone(), MAX_LOG);
+        log.append(&event(1)).unwrap();
+        drop(log);
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        LogFile::new(path.clone(), MAX_LOG).append(&event(2)).unwrap();
+        assert_eq!(read(&path), [2]);
     }
 
     #[test]
@@ -268,14 +288,17 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_written_drops_counts_and_recovers() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("absent/lifecycle.pb");
+        let in_the_way = dir.path().join("events");
+        std::fs::write(&in_the_way, "").unwrap();
+        let path = in_the_way.join("lifecycle.pb");
         let mut log = LogFile::new(path.clone(), MAX_LOG);
         assert!(log.append(&event(1)).is_err());
-        std::fs::create_dir(dir.path().join("absent")).unwrap();
+        std::fs::remove_file(&in_the_way).unwrap();
+        std::fs::create_dir(&in_the_way).unwrap();
         log.append(&event(2)).unwrap();
         assert_eq!(read(&path), [2]);
 
-        let log = EventLog::start(dir.path().join("nowhere/lifecycle.pb")).unwrap();
+        let log = EventLog::start(path.join("below a file")).unwrap();
         let dropped = Arc::clone(&log.dropped);
         log.append(event(3));
         drop(log);

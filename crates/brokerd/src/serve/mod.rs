@@ -58,6 +58,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Runs a broker until it is told to end.
 pub(crate) fn run(args: ServeArgs, sources: Sources<'_>) -> Result<ExitCode, Failure> {
     place::refuse_privileged()?;
+    place::require_descriptors()?;
     let mut settings = Settings::resolve(args, sources)?;
     logging::start(settings.log.value)?;
     settings.fit_into_descriptor_limit();

@@ -8,11 +8,30 @@ use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener};
 use broker_transport::lock::{InstanceLock, LockError};
 use broker_transport::{endpoint, identity, private_dir};
 
-use super::settings::Settings;
+use super::settings::{Settings, unusable_directory};
 use crate::failure::Failure;
 
 /// Lets root serve.
 const ALLOW_PRIVILEGED: &str = "RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED";
+
+/// What to do where neither the socket nor its lock can be had.
+const ELSEWHERE: &str = "see to what is there, or choose another place with --socket PATH";
+
+/// Pipes that show that there are descriptors for the event loop and its threads: two for each.
+const PIPES: usize = 16;
+
+/// Refuses to begin where too few descriptors are left: the event loop would panic.
+///
+/// # Errors
+/// The limit is too low, or what was inherited takes it up.
+pub(super) fn require_descriptors() -> Result<(), Failure> {
+    let pipes: Result<Vec<_>, _> = (0..PIPES).map(|_| std::io::pipe()).collect();
+    pipes.map(drop).map_err(|error| {
+        let needed = 2 * PIPES;
+        Failure::refused(format!("cannot have the {needed} file descriptors that it takes to begin: {error}"))
+            .next("raise the limit, as with `ulimit -n 1024`, or close what the broker inherits")
+    })
+}
 
 /// Refuses to serve with the system's highest rights: every backend would have them too.
 ///
@@ -49,8 +68,16 @@ impl Place {
         let directory = endpoint::dir_beside(&path).map_err(Failure::usage)?;
         let lock_path = endpoint::lock_path(&path).map_err(Failure::usage)?;
         let backends = endpoint::current_runtime_dir().map_err(Failure::usage)?;
-        for directory in [&directory, &backends] {
-            private_dir::ensure_private_dir(directory).map_err(Failure::refused)?;
+        let places = [
+            (&directory, "make that possible, or choose another place with --socket PATH"),
+            (
+                &backends,
+                "make that possible, or set XDG_RUNTIME_DIR (on macOS TMPDIR) to a directory of yours with room",
+            ),
+        ];
+        for (directory, advice) in places {
+            private_dir::ensure_private_dir(directory)
+                .map_err(|error| unusable_directory(error, advice.to_owned()))?;
             private_dir::refuse_network_filesystem(directory).map_err(Failure::refused)?;
         }
         endpoint::new_backend_endpoint().map_err(|error| {
@@ -62,14 +89,14 @@ impl Place {
             LockError::Held { .. } => {
                 already_running(&format!("a broker serves {} already: {error}", path.display()))
             }
-            LockError::NotAFile { .. } | LockError::Io { .. } => Failure::refused(error),
+            LockError::NotAFile { .. } | LockError::Io { .. } => Failure::refused(error).next(ELSEWHERE),
         })?;
         let socket = BoundSocket::bind(&path, &BindOptions::default()).map_err(|error| match error {
             BindError::InUse { .. } => already_running(&error.to_string()),
             BindError::NotASocket { .. }
             | BindError::TooLong { .. }
             | BindError::NotAListener { .. }
-            | BindError::Io { .. } => Failure::refused(error),
+            | BindError::Io { .. } => Failure::refused(error).next(ELSEWHERE),
         })?;
         Ok(Self { socket, path, lock })
     }

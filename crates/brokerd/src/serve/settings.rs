@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use broker_protocol::BrokerInstance;
-use broker_transport::{endpoint, limits, private_dir};
+use broker_transport::private_dir::{self, PrivateDirError};
+use broker_transport::{endpoint, limits};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde::{Serialize, Serializer};
@@ -185,15 +186,31 @@ impl Settings {
         self.state_dir.value.join("events").join("lifecycle.pb")
     }
 
-    /// Makes the directories that a broker needs.
+    /// Makes the directories that a broker needs. A disk that is full or read-only stops no Hello: what is not
+    /// there is done without.
     ///
     /// # Errors
-    /// The first that cannot be made, or is not private.
+    /// The first that is not private, or cannot be entered.
     pub(crate) fn prepare_directories(&self) -> Result<(), Failure> {
-        for path in [&self.service_dir.value, &self.state_dir.value, &self.state_dir.value.join("events")] {
-            private_dir::ensure_private_dir(path).map_err(Failure::refused)?;
+        let state = &self.state_dir.value;
+        let directories = [
+            (&self.service_dir.value, "--service-dir DIR"),
+            (state, "--state-dir DIR"),
+            (&state.join("events"), "--state-dir DIR"),
+        ];
+        for (path, option) in directories {
+            match private_dir::ensure_private_dir(path) {
+                Ok(()) => {}
+                Err(error) if error.is_of_the_disk() => tracing::warn!(%error, "going on without"),
+                Err(error) => {
+                    let advice = format!("make that possible, or choose another directory with {option}");
+                    return Err(unusable_directory(error, advice));
+                }
+            }
         }
-        private_dir::refuse_network_filesystem(&self.state_dir.value).map_err(Failure::refused)?;
+        if state.exists() {
+            private_dir::refuse_network_filesystem(state).map_err(Failure::refused)?;
+        }
         Ok(())
     }
 }
@@ -203,6 +220,12 @@ impl Settings {
 fn most_connections(descriptors: u64) -> u32 {
     let reserved = RESERVED_DESCRIPTORS.min(descriptors / 2);
     u32::try_from(descriptors - reserved).unwrap_or(u32::MAX).max(FEWEST_CONNECTIONS)
+}
+
+/// A directory that will not do. What is wrong with one mostly says what to do; what the system says does not.
+pub(super) fn unusable_directory(error: PrivateDirError, advice: String) -> Failure {
+    let failure = Failure::refused(&error);
+    if matches!(error, PrivateDirError::Io { .. }) { failure.next(advice) } else { failure }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
