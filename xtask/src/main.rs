@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod codegen;
 mod cross;
+mod faults;
 mod layering;
 mod sim;
 mod threats;
@@ -27,6 +28,8 @@ tasks:
   unsafe [--check]    write the inventory of unsafe code (--check: only tell whether it is current)
   threats             check that SECURITY.md names a test for every threat
   bench NAME [...]    measure: hello, start, scale, handoff, hostile, instructions (--help tells the options)
+  faults [...]        kill broker, backends and clients before each of their system calls
+  soak [...]          half an hour of load with random deaths (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
 
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         ["threats"] => threats::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
         ["sim", options @ ..] => sim::run(options),
+        ["faults", options @ ..] => faults::every_step(options),
+        ["soak", options @ ..] => faults::soak(options),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["help" | "--help" | "-h"] => {
