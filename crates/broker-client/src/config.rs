@@ -39,7 +39,7 @@ pub fn broker_is_enabled() -> Result<bool, ConfigError> {
     is_enabled(std::env::var_os(DISABLE_VARIABLE))
 }
 
-fn is_enabled(disable: Option<OsString>) -> Result<bool, ConfigError> {
+pub(crate) fn is_enabled(disable: Option<OsString>) -> Result<bool, ConfigError> {
     match disable {
         None => Ok(true),
         Some(value) if value == "1" => Ok(false),
@@ -56,7 +56,7 @@ pub fn round_trip_timeout() -> Result<Duration, ConfigError> {
     timeout(std::env::var_os(TIMEOUT_VARIABLE))
 }
 
-fn timeout(value: Option<OsString>) -> Result<Duration, ConfigError> {
+pub(crate) fn timeout(value: Option<OsString>) -> Result<Duration, ConfigError> {
     let Some(value) = value else { return Ok(DEFAULT_ROUND_TRIP_TIMEOUT) };
     match millis(&value) {
         Some(millis) => Ok(Duration::from_millis(millis)),

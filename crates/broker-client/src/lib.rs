@@ -12,6 +12,9 @@ mod conversation;
 mod discovery;
 mod disk_cache;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
 mod hello;
 mod link;

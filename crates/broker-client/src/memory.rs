@@ -75,6 +75,12 @@ impl Known {
         self.origin
     }
 
+    /// Until when it is tried.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) const fn until(&self) -> Instant {
+        self.until
+    }
+
     /// Whether the process that listens now is the one that did then.
     pub(crate) fn is_served_by(&self, listener: PeerCredentials) -> bool {
         self.listener == listener

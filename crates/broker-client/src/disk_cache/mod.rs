@@ -16,6 +16,8 @@
 
 mod entry;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
