@@ -19,6 +19,10 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("broker-client", &["broker-protocol", "broker-transport"]),
     ("broker-backend", &["broker-protocol", "broker-transport"]),
     ("brokerd", &["broker-protocol", "broker-core", "broker-transport", "broker-client", "broker-backend"]),
+    (
+        "broker-fuzz",
+        &["broker-protocol", "broker-core", "broker-transport", "broker-client", "broker-backend"],
+    ),
 ];
 
 /// The crates that name nothing of the outside world.
