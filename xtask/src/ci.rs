@@ -29,6 +29,7 @@ impl Absent {
 pub(crate) fn run(absent: Absent) -> TaskResult {
     let started = Instant::now();
     cargo("formatting", &["fmt", "--all", "--", "--check"], &[])?;
+    cargo("formatting of the fuzz programs", &["fmt", "--manifest-path", FUZZ, "--", "--check"], &[])?;
     step("generated code");
     codegen::check()?;
     step("layering");
@@ -56,6 +57,7 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     let counting =
         ["clippy", "--package", "brokerd", "--features", "count-allocations", "--", "-D", "warnings"];
     cargo("lints of the broker that counts", &counting, &[])?;
+    fuzz_programs()?;
     deny(absent)?;
     tests()?;
     planted_bugs()?;
@@ -65,6 +67,16 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     other_systems(absent)?;
     println!("\nall checks passed in {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+/// The manifest of the programs that cargo-fuzz builds.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
+/// Type-checks them with the pinned compiler. Running them takes another one, and libFuzzer, which is not built
+/// here: a library that is said to be there already is linked, and nothing is linked.
+fn fuzz_programs() -> TaskResult {
+    let check = ["check", "--manifest-path", FUZZ, "--target-dir", "target", "--locked"];
+    cargo("fuzz programs", &check, &[("CUSTOM_LIBFUZZER_PATH", "target/libfuzzer.a")])
 }
 
 fn deny(absent: Absent) -> TaskResult {

@@ -9,6 +9,7 @@ mod ci;
 mod codegen;
 mod cross;
 mod faults;
+mod fuzz;
 mod layering;
 mod sim;
 mod threats;
@@ -30,6 +31,7 @@ tasks:
   bench NAME [...]    measure: hello, start, scale, handoff, hostile, instructions (--help tells the options)
   faults [...]        kill broker, backends and clients before each of their system calls
   soak [...]          half an hour of load with random deaths (--help tells the options)
+  fuzz [...]          look for inputs that a fuzz target fails on (--help tells the options)
   codegen [--check]   write the wire types from proto/ (--check: only tell whether they are current)
 ";
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         ["sim", options @ ..] => sim::run(options),
         ["faults", options @ ..] => faults::every_step(options),
         ["soak", options @ ..] => faults::soak(options),
+        ["fuzz", options @ ..] => fuzz::run(options),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["help" | "--help" | "-h"] => {
