@@ -29,18 +29,19 @@ static ENTRIES: LazyLock<DiskEntries> = LazyLock::new(|| {
     DiskEntries::new(Path::new(endpoints().0), &hello).expect("this broker has a place")
 });
 
-/// Takes the bytes for the content of an entry's file, then makes it the answer to what was asked.
+/// Takes the bytes for the content of an entry's file; then makes it this user's, and then the answer to what was
+/// asked, too.
 pub fn target(bytes: &[u8]) {
     is_sound(bytes);
-    let Ok(entry) = RememberedBackend::decode(bytes) else { return };
+    let Ok(mut entry) = RememberedBackend::decode(bytes) else { return };
     let asked = RememberedBackend::decode(&good(UserId::current())[..]).expect("it is an entry");
-    let agreed_unix_ms = if entry.agreed_unix_ms < MINUTE_MS {
-        asked.agreed_unix_ms.saturating_sub(entry.agreed_unix_ms)
-    } else {
-        entry.agreed_unix_ms
-    };
-    let RememberedBackend { negotiated, listener_gid, listener_pid, .. } = entry;
-    let answer = RememberedBackend { negotiated, listener_gid, listener_pid, agreed_unix_ms, ..asked };
+    entry.listener_user = asked.listener_user;
+    if entry.agreed_unix_ms < MINUTE_MS {
+        entry.agreed_unix_ms = asked.agreed_unix_ms.saturating_sub(entry.agreed_unix_ms);
+    }
+    is_sound(&entry.encode_to_vec());
+    let RememberedBackend { negotiated, agreed_unix_ms, listener_gid, listener_pid, .. } = entry;
+    let answer = RememberedBackend { negotiated, agreed_unix_ms, listener_gid, listener_pid, ..asked };
     is_sound(&answer.encode_to_vec());
 }
 

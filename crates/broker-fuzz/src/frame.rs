@@ -79,6 +79,8 @@ pub fn seeds() -> Vec<Seed> {
         encoded("unknown-kind-and-encoding", &Frame { kind: -1, payload_encoding: 9, ..request.clone() }),
         seed("twice-the-same-fields", [request.encode_to_vec(), request.encode_to_vec()].concat()),
         seed("unknown-fields-and-a-group", group),
+        seed("a-group-that-another-one-closes", [0x93, 0x3F, 0x08, 5, 0x9C, 0x3F]),
+        seed("a-group-that-nothing-closes", [0x93, 0x3F, 0x08, 5]),
         seed("cut", &request.encode_to_vec()[..20]),
         seed("no-utf8", [0x42, 2, 0xC3, 0x28]),
         seed("longest-varint", [0x28, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1]),

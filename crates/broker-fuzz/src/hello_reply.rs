@@ -154,6 +154,19 @@ pub fn seeds() -> Vec<Seed> {
         encoded("refusal-without-an-id", &Frame { request_id: 0, ..framed(&refusal(refused.clone())) }),
         encoded("no-token", &agreed(Negotiated { handle_passed_token: vec![], ..negotiated.clone() })),
         encoded(
+            "largest-numbers",
+            &agreed(Negotiated {
+                server_capabilities: u64::MAX,
+                keepalive_interval_secs: u64::MAX,
+                connection_id: u64::MAX,
+                ..negotiated.clone()
+            }),
+        ),
+        encoded(
+            "token-without-its-bit",
+            &agreed(Negotiated { server_capabilities: 1 << 32, ..negotiated.clone() }),
+        ),
+        encoded(
             "short-token",
             &agreed(Negotiated { handle_passed_token: vec![1; 15], ..negotiated.clone() }),
         ),

@@ -167,6 +167,7 @@ pub fn seeds() -> Vec<Seed> {
         seed("versions", "1.2.3\n1.10.0"),
         seed("pre-releases", "1.0.0-alpha.1\n1.0.0-alpha.beta"),
         seed("release-and-pre-release", "1.0.0\n1.0.0-rc.1"),
+        seed("numbers-in-pre-releases", "1.0.0-rc.2\n1.0.0-rc.11"),
         seed("leading-zeros", "01.002.3-rc.007\n1.2.3-rc.7"),
         seed("empty-identifiers", "1.0.0-a..b\n1.0.0-."),
         seed("largest-number", "18446744073709551615.0.0\n0.0.0-18446744073709551615"),

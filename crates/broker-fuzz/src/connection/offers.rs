@@ -9,6 +9,7 @@ use broker_core::time::{Monotonic, Now};
 use broker_protocol::handoff::{Acknowledgement, Verdict};
 use broker_protocol::{Capabilities, ConnectionId, HandoffToken};
 
+use super::processes::Lost;
 use super::script::{Answer, Event, Index};
 use super::world::Flaky;
 
@@ -26,6 +27,8 @@ struct Offer {
     stage: Stage,
     /// The backend, or its control connection, has ended since: the broker may have given it up.
     is_lost: bool,
+    /// It has.
+    is_given_up: bool,
 }
 
 impl Offer {
@@ -60,7 +63,13 @@ impl Offers {
         let negotiation = negotiation.clone();
         let slot = negotiation.route.slot();
         let issued = now.monotonic;
-        self.offers.push(Offer { negotiation, issued, stage: Stage::Issued, is_lost: false });
+        self.offers.push(Offer {
+            negotiation,
+            issued,
+            stage: Stage::Issued,
+            is_lost: false,
+            is_given_up: false,
+        });
         let is_pending = |offer: &&Offer| {
             offer.stage != Stage::Settled && !offer.is_lost && now.monotonic < offer.deadline(&self.limits)
         };
@@ -70,10 +79,12 @@ impl Offers {
         assert!(here <= self.limits.per_backend, "as many are pending for a backend as may be");
     }
 
-    /// What was offered to these backends may never be answered.
-    pub(super) fn are_lost(&mut self, slots: &[BackendSlot]) {
-        let lost = self.offers.iter_mut().filter(|offer| slots.contains(&offer.negotiation.route.slot()));
-        lost.for_each(|offer| offer.is_lost = true);
+    /// What was offered to this backend may never be answered.
+    pub(super) fn are_lost(&mut self, lost: Lost) {
+        for offer in self.offers.iter_mut().filter(|offer| offer.negotiation.route.slot() == lost.slot) {
+            offer.is_lost = true;
+            offer.is_given_up |= lost.is_certain;
+        }
     }
 
     pub(super) fn happens(&mut self, event: &Event<'_>, broker: &mut Broker<Flaky>, now: Now) {
@@ -134,6 +145,7 @@ impl Offers {
         let is_rejected = verdict != Verdict::Accepted;
         let is_good = matches!(offer.stage, Stage::Offered { .. })
             && matches!(answer, Answer::Accepts | Answer::Rejects)
+            && !offer.is_given_up
             && now.monotonic < offer.deadline(&limits);
         match broker.answered(now, from, &Acknowledgement { token, connection, request_id: 1, verdict }) {
             Ok(Settlement::Accepted(proof)) => {
@@ -155,6 +167,7 @@ impl Offers {
         let offer = self.offers.iter_mut().find(is_it).expect("only what was offered is abandoned");
         assert!(matches!(offer.stage, Stage::Offered { .. }), "{:?} is abandoned", offer.stage);
         assert!(now.monotonic >= offer.deadline(&limits), "there was time");
+        assert!(!offer.is_given_up, "what is given up is not abandoned once more");
         offer.stage = Stage::Settled;
     }
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use broker_core::admission::PeerKey;
-use broker_core::backends::{ControlKey, Registration, SPAWN_ATTEMPTS, SPAWN_WINDOW};
+use broker_core::backends::{Backend, ControlKey, ControlState, Registration, SPAWN_ATTEMPTS, SPAWN_WINDOW};
 use broker_core::broker::{Action, Broker, Exit, Input, StartOrder};
 use broker_core::handoff::BackendSlot;
 use broker_core::time::{Monotonic, Now};
 use broker_protocol::control::Announcement;
-use broker_protocol::{Capabilities, SpawnFailure, SpawnStage};
+use broker_protocol::{Capabilities, ServiceName, SpawnFailure, SpawnStage, Version};
 
 use super::script::{Event, Hello, Index};
 use super::world::{Flaky, peer_of};
@@ -39,6 +39,14 @@ struct Attempts {
     count: u32,
 }
 
+/// Offers to a backend that may never be answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lost {
+    pub(super) slot: BackendSlot,
+    /// Whether the broker has given them up for sure.
+    pub(super) is_certain: bool,
+}
+
 /// What a shell knows.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
@@ -49,7 +57,7 @@ pub(super) struct Processes {
     looks: Vec<(BackendSlot, String)>,
     quiesces: Vec<(BackendSlot, Option<u32>)>,
     controls: Vec<(BackendSlot, ControlKey)>,
-    attempts: HashMap<BackendSlot, Attempts>,
+    attempts: HashMap<(ServiceName, Version), Attempts>,
 }
 
 fn nth<T>(all: &[T], index: Index) -> Option<usize> {
@@ -73,7 +81,7 @@ impl Processes {
         event: &Event<'_>,
         broker: &mut Broker<Flaky>,
         now: Now,
-    ) -> Vec<BackendSlot> {
+    ) -> Option<Lost> {
         match *event {
             Event::Listens { process } => {
                 if let Some(process) = self.nth_in(process, &[Stage::Starting]) {
@@ -86,7 +94,9 @@ impl Processes {
                 if let Some(process) = self.nth_in(process, &[Stage::Starting, Stage::Listening]) {
                     process.stage = Stage::Running;
                     let Process { slot, pid, endpoint, .. } = process.clone();
-                    self.attempts.remove(&slot);
+                    if let Some(backend) = broker.backend(slot) {
+                        self.attempts.remove(&(backend.service().clone(), backend.version().clone()));
+                    }
                     broker.handle(now, Input::Started { slot, pid, endpoint });
                 }
             }
@@ -97,7 +107,7 @@ impl Processes {
                         ..SpawnFailure::new(SpawnStage::Ready, "it exited with status 1")
                     };
                     broker.handle(now, Input::StartFailed { slot: process.slot, failure });
-                    return vec![process.slot];
+                    return Some(Lost { slot: process.slot, is_certain: false });
                 }
             }
             Event::Exits { process, exit } => {
@@ -105,7 +115,7 @@ impl Processes {
                     self.take(process, &[Stage::Running, Stage::Registered])
                 {
                     broker.handle(now, Input::Exited { slot, pid, exit });
-                    return vec![slot];
+                    return Some(Lost { slot, is_certain: true });
                 }
             }
             Event::ExitsAgain { slot } => {
@@ -145,9 +155,12 @@ impl Processes {
             Event::ClosesControl { control } => {
                 if let Some(at) = nth(&self.controls, control) {
                     let (slot, control) = self.controls.swap_remove(at);
+                    let state = |broker: &Broker<Flaky>| broker.backend(slot).map(Backend::control);
+                    let had_one = state(broker).is_some_and(|state| state != ControlState::None);
                     broker.handle(now, Input::ControlClosed { slot, control });
                     self.forget_registered(slot, broker);
-                    return vec![slot];
+                    let is_certain = had_one && state(broker).is_none_or(|state| state == ControlState::None);
+                    return Some(Lost { slot, is_certain });
                 }
             }
             Event::FallsSilent { control } => {
@@ -162,7 +175,7 @@ impl Processes {
             }
             _ => {}
         }
-        Vec::new()
+        None
     }
 
     fn at(&self, index: Index, stages: &[Stage]) -> Option<usize> {
@@ -268,7 +281,8 @@ impl Processes {
         let other = self.alive.iter().find(|process| process.slot == slot);
         assert!(other.is_none(), "there is one already: {other:?}");
         assert!(order.definition.policy().check(&order.version).is_ok() || broker.backend(slot).is_some());
-        let attempts = self.attempts.entry(slot).or_insert(Attempts { began: now.monotonic, count: 0 });
+        let key = (order.definition.service().clone(), order.version.clone());
+        let attempts = self.attempts.entry(key).or_insert(Attempts { began: now.monotonic, count: 0 });
         if now.monotonic.duration_since(attempts.began) >= SPAWN_WINDOW {
             *attempts = Attempts { began: now.monotonic, count: 0 };
         }

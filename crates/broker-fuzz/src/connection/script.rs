@@ -97,6 +97,10 @@ pub(super) enum Event<'a> {
     Passes {
         millis: u64,
     },
+    /// So many milliseconds, and nothing that is due happens yet: the timer is late.
+    Lags {
+        millis: u64,
+    },
     DescriptorPressure,
     /// Randomness fails from now on, or works again.
     Entropy {
@@ -186,7 +190,7 @@ impl<'a> Arbitrary<'a> for Event<'a> {
     fn arbitrary(bytes: &mut Unstructured<'a>) -> Result<Self> {
         let kind = u8::arbitrary(bytes)?;
         let mut next = || u8::arbitrary(bytes);
-        Ok(match kind % 26 {
+        Ok(match kind % 27 {
             0 => {
                 let peer = next()?;
                 let identity = match peer >> 4 {
@@ -241,7 +245,8 @@ impl<'a> Arbitrary<'a> for Event<'a> {
             22 => Self::Passes { millis: MILLIS[usize::from(next()? % 8)] },
             23 => Self::DescriptorPressure,
             24 => Self::Entropy { fails: next()? & 1 == 0 },
-            _ => Self::Drain { millis: Some(MILLIS[usize::from(next()? % 8)]).filter(|millis| *millis > 0) },
+            25 => Self::Drain { millis: Some(MILLIS[usize::from(next()? % 8)]).filter(|millis| *millis > 0) },
+            _ => Self::Lags { millis: MILLIS[usize::from(next()? % 8)] },
         })
     }
 }
@@ -339,6 +344,34 @@ pub(super) fn seeds() -> Vec<Seed> {
             "a-drain-with-one-who-waits",
             0,
             &[connect, &hello(PLAIN, 0), &[25, 4], &[22, 3], &[6, 0], &[8, 0, 0]],
+        ),
+        script("a-drain-that-ends-before-a-start-does", 0, &[connect, &hello(PLAIN, 0), &[25, 4], &[22, 4]]),
+        script(
+            "a-hello-that-waits-for-an-end-when-the-drain-begins",
+            0,
+            &[
+                connect,
+                &hello(PLAIN, 0b00_1111),
+                &[6, 0, 22, 7, 11, 0, 1, 4, 0],
+                connect,
+                &hello(PLAIN, 0),
+                &[25, 5, 8, 0, 0],
+            ],
+        ),
+        script(
+            "nobody-makes-room-for-a-newcomer",
+            0,
+            &[
+                &join(&[connect, &hello(PLAIN, 0)]).repeat(3),
+                &join(&[&[0, 1], &hello(PLAIN, 0)]).repeat(3),
+                &[0, 2],
+            ],
+        ),
+        script("an-answer-before-a-late-timer", 0, &[&with_control(BOTH), &[18, 0], &[26, 5], &[21, 0, 0]]),
+        script(
+            "an-answer-after-its-control-connection",
+            0,
+            &[&with_control(BOTH), &[18, 0, 15, 0, 21, 0, 0, 22, 5]],
         ),
         script("a-drain-that-nobody-obeys", 0, &[&run(PLAIN), &[25, 5], &[22, 5]]),
         script("a-hello-to-a-broker-that-ends", 0, &[&run(PLAIN), connect, &[25, 5], &hello(PLAIN, 0)]),

@@ -145,6 +145,9 @@ impl World {
                 }
             }
             Event::Passes { millis } => self.pass(Duration::from_millis(millis)),
+            Event::Lags { millis } => {
+                self.set_clock(self.now.monotonic.saturating_add(Duration::from_millis(millis)));
+            }
             Event::DescriptorPressure => self.broker.handle(self.now, Input::DescriptorPressure),
             Event::Entropy { fails } => self.entropy_fails.set(fails),
             Event::Drain { millis } => self.drain(millis.map(Duration::from_millis)),
@@ -155,8 +158,9 @@ impl World {
                 self.offers.happens(&event, &mut self.broker, self.now);
             }
             other => {
-                let lost = self.processes.happens(&other, &mut self.broker, self.now);
-                self.offers.are_lost(&lost);
+                if let Some(lost) = self.processes.happens(&other, &mut self.broker, self.now) {
+                    self.offers.are_lost(lost);
+                }
             }
         }
         self.settle();
