@@ -54,6 +54,8 @@ impl Programs {
                 format!("-timeout={INPUT_SECONDS}"),
                 format!("-artifact_prefix={}/", places.failures.display()),
             ])
+            // Inputs may soon be longer than the seeds, which are as short as they can be.
+            .args(["-len_control=10"])
             .args([&places.found, &places.corpus]);
         Ok(program.stdout(log.try_clone()?).stderr(log).status()?)
     }
