@@ -1,10 +1,11 @@
 //! Runs the fuzz targets, and tells what each came to.
 //!
-//! What is built, found and logged lies in `target/fuzz`; only `--keep` writes into the repository, the inputs into
-//! `fuzz/corpus` that reach what none of the others there does. Invariant: a target that was asked for is run for
+//! What is built, found and logged lies in `target/fuzz`; only `--keep` writes into the repository, into
+//! `fuzz/corpus`, a few inputs that reach what nothing there does. Invariant: a target that was asked for is run for
 //! the whole time, or has failed, and then this fails.
 
 mod figures;
+mod kept;
 mod programs;
 
 use std::collections::VecDeque;
@@ -25,7 +26,7 @@ options:
   TARGET        the targets to run, out of fuzz/fuzz_targets (without one, all of them)
   --seconds N   how long each of them runs (600)
   --jobs N      how many of them run at a time (1)
-  --keep        add to fuzz/corpus, in the end, what reaches code that nothing there reaches
+  --keep        add to fuzz/corpus, in the end, a few inputs that reach most of what nothing there does
 ";
 
 /// How long a target runs where nobody says otherwise, in seconds.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use super::Places;
+use super::{Places, files_in, kept};
 use crate::workspace::{TaskError, TaskResult, root};
 
 /// Most memory in all, and for one allocation, in MiB: what comes in has at most 16 MiB, and is not copied often.
@@ -60,26 +60,42 @@ impl Programs {
         Ok(program.stdout(log.try_clone()?).stderr(log).status()?)
     }
 
-    /// Adds to the corpus what reaches an edge that nothing in it reaches.
+    /// Adds to the corpus what reaches most of what nothing in it reaches.
     pub(super) fn keep(&self, target: &str, places: &Places) -> TaskResult {
         let log = create(&places.log.with_extension("merge.log"))?;
+        let control = places.log.with_extension("merge.control");
+        let merged = tempfile::tempdir_in(temporary()?)?;
         let mut program = self.program(target)?;
-        program.args(["-merge=1", "-use_counters=0"]).args([&places.corpus, &places.found]);
-        if program.stdout(log.try_clone()?).stderr(log).status()?.success() {
-            Ok(())
-        } else {
-            Err("what was found cannot be merged into the corpus".into())
+        program
+            .args(["-set_cover_merge=1", "-use_counters=0"])
+            .arg(format!("-merge_control_file={}", control.display()))
+            .args([merged.path(), &places.corpus, &places.found]);
+        let _ = fs::remove_file(&control);
+        if !program.stdout(log.try_clone()?).stderr(log).status()?.success() {
+            return Err("what was found cannot be merged with the corpus".into());
         }
+        let kept = files_in(&places.corpus);
+        for input in kept::choose(&fs::read_to_string(&control)?, &places.corpus, kept)? {
+            fs::copy(&input, places.corpus.join(input.file_name().unwrap_or_default()))?;
+        }
+        Ok(())
     }
 
     fn program(&self, target: &str) -> Result<Command, TaskError> {
-        // Whatever it leaves behind when it is ended lies there.
-        let temporary = root().join("target/fuzz/tmp");
-        fs::create_dir_all(&temporary)?;
         let mut program = Command::new(self.folder.join(target));
-        program.env("TMPDIR", temporary).env("ASAN_OPTIONS", "detect_odr_violation=0").stdin(Stdio::null());
+        program
+            .env("TMPDIR", temporary()?)
+            .env("ASAN_OPTIONS", "detect_odr_violation=0")
+            .stdin(Stdio::null());
         Ok(program)
     }
+}
+
+/// Where a program leaves what it leaves behind when it is ended.
+fn temporary() -> Result<PathBuf, TaskError> {
+    let folder = root().join("target/fuzz/tmp");
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 fn create(log: &Path) -> Result<File, TaskError> {
