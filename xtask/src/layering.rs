@@ -11,7 +11,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 use crate::workspace::{TaskError, TaskResult, root, rust_files};
 
 /// Each crate and the workspace crates that it may depend on.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("broker-protocol", &[]),
     ("broker-core", &["broker-protocol"]),
     ("broker-sim", &["broker-protocol", "broker-core"]),
