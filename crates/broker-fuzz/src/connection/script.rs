@@ -383,8 +383,9 @@ pub(super) fn seeds() -> Vec<Seed> {
         script(
             "descriptor-pressure",
             0,
-            &[connect, &[23], &hello(PLAIN, 0), &[22, 5], connect, &[2, 1, 0, 0]],
+            &[&[23], connect, &hello(PLAIN, 0), &[22, 5], connect, &[2, 1, 0, 0]],
         ),
+        script("descriptor-pressure-and-a-silent-connection", 0, &[connect, &[23], &hello(PLAIN, 0)]),
         script("backends-that-stay", 2, &[&run(PLAIN), &[25, 4]]),
     ]
 }
