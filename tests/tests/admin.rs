@@ -122,6 +122,16 @@ fn config_names_the_source_of_every_value() {
     );
     assert_eq!(leaf("limits", "hello_refill_per_second"), (256.into(), "default".into()));
     assert_eq!(leaf("limits", "hello_body_bytes"), (65_536.into(), "protocol-v1".into()));
+    for (key, limit) in [
+        ("connections_per_peer", 512),
+        ("buffered_bytes_per_peer", 1_048_576),
+        ("pending_starts_per_peer", 32),
+        ("pending_handoffs", 1_024),
+        ("pending_handoffs_per_backend", 64),
+        ("pending_handoffs_per_peer", 128),
+    ] {
+        assert_eq!(leaf("limits", key).0, limit, "{key}");
+    }
     assert_eq!(leaf("paths", "socket").1, "flag:--socket");
     assert_eq!(leaf("diagnostics", "event_log_bytes"), (8_388_608.into(), "schema-v1".into()));
     assert_eq!(leaf("broker", "pid").1, "runtime");

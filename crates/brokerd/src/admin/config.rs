@@ -1,8 +1,8 @@
 //! `config`: every value in force, and where it comes from.
 
-use broker_core::admission::MAX_PEERS;
+use broker_core::admission::{BUFFERED_PER_PEER, MAX_PEERS};
 use broker_core::backends::{SPAWN_ATTEMPTS, SPAWN_WINDOW};
-use broker_core::broker::{DEFAULT_WAIT, KILL_AFTER};
+use broker_core::broker::{DEFAULT_WAIT, KILL_AFTER, PENDING_STARTS_PER_PEER};
 use broker_core::handoff::HandoffLimits;
 use broker_core::hello::DEFAULT_KEEPALIVE;
 use broker_core::{HELLO_EVENT_WINDOW, HELLO_EVENTS_PER_WINDOW, RECENT_EVENTS};
@@ -59,6 +59,8 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "service_definition_bytes": leaf(limits::MAX_SERVICE_DEFINITION, Source::Schema),
                 "connections": shown(&settings.max_connections, |count| json!(count)),
                 "connections_per_peer": shown(&settings.max_connections, |count| json!(count / 2)),
+                "buffered_bytes_per_peer": leaf(BUFFERED_PER_PEER, Source::Default),
+                "pending_starts_per_peer": leaf(PENDING_STARTS_PER_PEER, Source::Default),
                 "hello_timeout_ms": shown(&settings.hello_timeout, millis),
                 "hello_burst": shown(&settings.hello_burst, |count| json!(count)),
                 "hello_refill_per_second": shown(&settings.hello_refill, |count| json!(count)),
@@ -67,6 +69,8 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "drain_ms": shown(&settings.drain, millis),
                 "kill_after_ms": leaf(KILL_AFTER.as_millis() as u64, Source::Default),
                 "pending_handoffs": leaf(handoff.capacity, Source::Default),
+                "pending_handoffs_per_backend": leaf(handoff.per_backend, Source::Default),
+                "pending_handoffs_per_peer": leaf(handoff.per_peer, Source::Default),
             },
             "paths": {
                 "socket": shown(&settings.socket, path),
