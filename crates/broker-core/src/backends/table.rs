@@ -151,6 +151,8 @@ pub struct Backend {
     pub(crate) budget: SpawnBudget,
     pub(crate) definition: Option<Arc<Definition>>,
     pub(crate) registration: Option<Registration>,
+    /// The endpoint that is being probed.
+    pub(crate) probed: Option<String>,
     /// The process that has registered itself over its control connection.
     pub(crate) announced_by: Option<u32>,
     /// Whether its registration is that process's own, and goes with it.
@@ -308,6 +310,7 @@ impl BackendTable {
             budget: SpawnBudget::default(),
             definition: None,
             registration: None,
+            probed: None,
             announced_by: None,
             is_self_registered: false,
             control: ControlState::None,

@@ -52,14 +52,20 @@ impl<E: Entropy> Broker<E> {
             }
             (BackendState::Absent | BackendState::Failed(_), Some(registration)) => {
                 let endpoint = registration.endpoint.clone();
-                backend.state = BackendState::Probing;
-                self.actions.push_back(Action::Probe { slot, endpoint });
+                self.probe(slot, endpoint);
                 Ok(())
             }
             (BackendState::Absent | BackendState::Failed(_), None) => {
                 self.start(now, slot, &[admitted.peer()])
             }
         }
+    }
+
+    fn probe(&mut self, slot: BackendSlot, endpoint: String) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        backend.state = BackendState::Probing;
+        backend.probed = Some(endpoint.clone());
+        self.actions.push_back(Action::Probe { slot, endpoint });
     }
 
     /// Starts a backend for the first of those who want it that may have one more start under way, if its
@@ -116,6 +122,7 @@ impl<E: Entropy> Broker<E> {
 
     /// A started backend answered its probe.
     pub(super) fn started(&mut self, now: Now, slot: BackendSlot, pid: u32, endpoint: String) {
+        self.release_start(slot);
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.budget.reset();
         let live = started_process(pid, endpoint);
@@ -136,6 +143,14 @@ impl<E: Entropy> Broker<E> {
     pub(super) fn probed(&mut self, now: Now, slot: BackendSlot, outcome: Result<u32, String>) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         if backend.state != BackendState::Probing {
+            return;
+        }
+        // Another may have announced itself since, in the place of one that has withdrawn.
+        let probed = backend.probed.take();
+        let registered = backend.registration.as_ref().map(|registration| &registration.endpoint);
+        if let Some(other) = registered.filter(|registered| Some(*registered) != probed.as_ref()) {
+            let other = other.clone();
+            self.probe(slot, other);
             return;
         }
         let outcome = outcome.and_then(|pid| match (&backend.registration, backend.announced_by) {
@@ -177,7 +192,6 @@ impl<E: Entropy> Broker<E> {
 
     fn now_running(&mut self, now: Now, slot: BackendSlot, live: LiveBackend) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
-        let charged = backend.started_for.take();
         backend.last_error = None;
         backend.last_hello = Some((now.monotonic, now.unix));
         backend.state = BackendState::Running(live);
@@ -189,14 +203,14 @@ impl<E: Entropy> Broker<E> {
             self.timers.set(due, Timer::Idle(slot));
         }
         let service = backend.service.clone();
-        self.release_start(charged);
         self.restore_routes(&service);
         self.answer_waiters(now, slot);
         self.advance_drain(now);
     }
 
-    /// A start is not under way any more.
-    fn release_start(&mut self, charged: Option<PeerKey>) {
+    /// A start is not under way any more. One that listens from the start is until it has answered its probe.
+    fn release_start(&mut self, slot: BackendSlot) {
+        let charged = self.backends.get_mut(slot).and_then(|backend| backend.started_for.take());
         if let Some(peer) = charged {
             self.starts.release(peer, 1);
         }
@@ -262,6 +276,7 @@ impl<E: Entropy> Broker<E> {
 
     /// A start came to nothing: everybody who waits shares that.
     pub(super) fn start_failed(&mut self, now: Now, slot: BackendSlot, failure: SpawnFailure) {
+        self.release_start(slot);
         if self.retire(slot).is_some_and(|(_, stop)| stop.is_some()) {
             // It was told to end before it was ready.
             self.succeed(now, slot);
@@ -269,7 +284,6 @@ impl<E: Entropy> Broker<E> {
             return;
         }
         let Some(backend) = self.backends.get_mut(slot) else { return };
-        let charged = backend.started_for.take();
         backend.last_error = Some(failure.to_string());
         backend.state = BackendState::Failed(failure.clone());
         self.metrics.spawn_failed(backend.series);
@@ -287,7 +301,6 @@ impl<E: Entropy> Broker<E> {
             .extra("version", &version)
             .extra("stage", failure.stage.as_str());
         self.emit(draft);
-        self.release_start(charged);
         let refusal = Refusal::SpawnFailed { service, version, failure: Box::new(failure) };
         self.refuse_waiters(now, slot, &refusal);
         self.advance_drain(now);

@@ -134,3 +134,19 @@ fn a_shortage_of_descriptors_closes_a_silent_connection_and_none_that_has_spoken
     assert_eq!(evicted.collect::<Vec<_>>(), [silent]);
     assert_eq!(world.broker.connections_open(), 1);
 }
+
+#[test]
+fn a_start_that_listens_at_once_is_under_way_until_it_has_answered() {
+    let mut world = world();
+    for (version, pid) in [("1.0.0", 1), ("2.0.0", 2)] {
+        world.hello(version);
+        let slot = world.starts().last().unwrap().slot;
+        world.tell(Input::Listening { slot, pid, endpoint: format!("/run/{pid}") });
+    }
+    assert!(matches!(refusal(world.hello("3.0.0").1.as_ref()), Refusal::PeerStarts { .. }));
+    let slots: Vec<_> = world.starts().iter().map(|order| order.slot).collect();
+    world.started(slots[0], 1);
+    assert!(world.hello("3.0.0").1.is_none());
+    world.tell(Input::StartFailed { slot: slots[1], failure: failure() });
+    assert!(world.hello("4.0.0").1.is_none());
+}

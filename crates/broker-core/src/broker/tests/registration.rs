@@ -209,3 +209,16 @@ fn nothing_is_remembered_of_one_that_withdrew_where_no_other_may_be_started() {
     assert!(matches!(refusal(world.reply_to(waiting)), Refusal::PeerStarts { .. }));
     assert!(world.broker.backend(slot).is_none());
 }
+
+#[test]
+fn what_was_found_where_one_was_is_not_said_of_its_successor() {
+    let mut world = World::new();
+    let slot = world.announce(OWN, "/run/own.sock").unwrap();
+    let (waiting, _) = world.hello("1.0.0");
+    world.close(slot, OWN);
+    assert_eq!(world.announce(OWN + 1, "/run/next.sock").unwrap(), slot);
+    world.tell(Input::Probed { slot, outcome: Err("nobody listens there".into()) });
+    assert_eq!((world.probes(), world.starts().len()), (2, 0));
+    world.tell(Input::Probed { slot, outcome: Ok(OWN + 1) });
+    assert_eq!(endpoint(world.reply_to(waiting)), "/run/next.sock");
+}
