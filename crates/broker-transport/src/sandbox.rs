@@ -52,8 +52,8 @@ impl Sandbox {
 pub enum InForce {
     /// All of it.
     Whole,
-    /// What this kernel knows of: an older one lets files be truncated or moved between the given directories,
-    /// or knows no rule about TCP, which no socket is left for anyway.
+    /// What this kernel knows of: an older one lets files be truncated, or knows no rule about TCP, which no
+    /// socket is left for anyway.
     ByOlderRules,
 }
 

@@ -253,7 +253,7 @@ async fn check_ready(
     endpoint: &str,
 ) -> Result<(), SpawnFailure> {
     let pid = child.pid();
-    let hash = executable_hash(spawner, pid).await;
+    let hash = tokio::task::spawn_local(executable_hash(spawner.clone(), pid));
     let expectation = Expectation {
         pid: Some(pid),
         boot_id: Some(identity::boot_id().map_err(|error| unidentified(&error))?),
@@ -268,17 +268,18 @@ async fn check_ready(
                 SpawnFailure::new(SpawnStage::Ready, error.to_string())
             }
         })?;
+    let hash = hash.await.map_err(|error| unidentified(&error))?;
     if is_running(&answer, hash).await.is_ok() {
         return Ok(());
     }
     // A script may have made way for the real program since: what counts is who has answered.
-    let again = executable_hash(spawner, pid).await;
+    let again = executable_hash(spawner.clone(), pid).await;
     is_running(&answer, again).await
 }
 
 /// Begins to hash the file that a process executes.
 async fn executable_hash(
-    spawner: &Spawner,
+    spawner: Spawner,
     pid: u32,
 ) -> Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError> {
     let file = spawner.open_executable(pid).await?;

@@ -23,7 +23,14 @@ pub(super) fn confine(settings: &Settings) -> Result<(), Failure> {
 fn enter_sandbox(settings: &Settings) -> Result<(), Failure> {
     let beside_socket = endpoint::dir_beside(&settings.socket.value).map_err(Failure::usage)?;
     let backends = endpoint::current_runtime_dir().map_err(Failure::usage)?;
-    let sandbox = Sandbox { writable: vec![beside_socket, backends, settings.state_dir.value.clone()] };
+    let mut writable = vec![beside_socket, backends];
+    let state = &settings.state_dir.value;
+    if state.is_dir() {
+        writable.push(state.clone());
+    } else {
+        tracing::warn!(path = %state.display(), "it is not there, and cannot be made from within the sandbox");
+    }
+    let sandbox = Sandbox { writable };
     match sandbox.enter().map_err(|error| refused(&error))? {
         InForce::Whole => tracing::info!("the sandbox is in force"),
         InForce::ByOlderRules => {

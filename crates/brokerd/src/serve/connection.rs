@@ -42,6 +42,9 @@ const USUAL_REPLY: usize = 512;
 /// Bytes that hold nearly every request.
 const USUAL_REQUEST: usize = 512;
 
+/// Answers of any length that a peer may leave unread, where it keeps nothing else.
+const LONG_ANSWERS: usize = 8;
+
 /// What is left to do when an answer is written.
 struct Answer {
     bytes: Vec<u8>,
@@ -100,7 +103,11 @@ pub(super) async fn serve(
             let body = reader.take_body();
             Exchange { shell: &shell, stream: &stream, key, peer, accepted }.answer(&body).await
         }
-        Ok(Err(NoFrame::OverQuota(over))) => Some(over_quota(&shell, accepted, key, over)),
+        Ok(Err(NoFrame::OverQuota(over))) => {
+            let held = over.held.saturating_add(over.wanted);
+            let refusal = Refusal::PeerBytes { limit: over.limit, held };
+            Some(malformed(&shell, accepted, key, peer, refusal))
+        }
         Ok(Err(NoFrame::Read(ReadError::Fault(fault)))) => {
             refusal_of(fault).map(|refusal| malformed(&shell, accepted, key, peer, refusal))
         }
@@ -191,7 +198,7 @@ async fn read_counted(
 }
 
 /// Writes an answer; what of it has to wait counts for its peer, whose connection is closed where that is too
-/// much. An answer that is longer than a peer may keep takes all of that.
+/// much. However long it is, it counts for no more than its share: who reads may ask for several at a time.
 async fn write_counted(shell: &Rc<Shell>, key: ConnectionKey, stream: &Stream, bytes: &[u8]) -> bool {
     let mut write = pin!(write(stream, bytes));
     let first_try = poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await;
@@ -199,8 +206,8 @@ async fn write_counted(shell: &Rc<Shell>, key: ConnectionKey, stream: &Stream, b
         return written;
     }
     let kept = shell.call(|broker, _| {
-        let most = broker.config().connections.buffered_per_peer();
-        broker.buffers(key, bytes.len().min(most))
+        let share = broker.config().connections.buffered_per_peer() / LONG_ANSWERS;
+        broker.buffers(key, bytes.len().min(share))
     });
     match kept {
         Ok(()) => write.await,
@@ -247,11 +254,6 @@ fn malformed(
     encode(&Echo::default(), &reply).into()
 }
 
-fn over_quota(shell: &Rc<Shell>, accepted: Monotonic, key: ConnectionKey, over: OverQuota) -> Answer {
-    let reply = shell.call(|broker, now| broker.over_quota(now, accepted, key, over));
-    encode(&Echo::default(), &reply).into()
-}
-
 /// The whole response frame.
 pub(super) fn encode(echo: &Echo<'_>, reply: &Reply) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(USUAL_REPLY);
@@ -274,14 +276,10 @@ impl Exchange<'_> {
         match self.shell.call(|broker, now| broker.first_frame(now, self.accepted, self.key, self.peer, body))
         {
             FirstFrame::Hello(admitted) => {
-                let mut reply = self.hello(&admitted, body).await?;
-                if let Reply::Negotiated(agreed) = &reply
-                    && agreed.handover() != Handover::None
-                    && !self.may_keep(body)
-                {
-                    self.shell.call(|broker, _| broker.not_offered(agreed));
-                    reply = Reply::Negotiated(agreed.clone().without_handover());
-                }
+                let reply = match self.keep(body) {
+                    Ok(()) => self.hello(&admitted).await?,
+                    Err(reply) => reply,
+                };
                 let bytes = encode(admitted.echo(), &reply);
                 Some(match reply {
                     Reply::Negotiated(agreed) if agreed.handover() != Handover::None => {
@@ -290,7 +288,10 @@ impl Exchange<'_> {
                     Reply::Negotiated(_) | Reply::Refused(_) => bytes.into(),
                 })
             }
-            FirstFrame::Admin(echo, request) => Some(Box::pin(admin(self.shell, &echo, &request)).await),
+            FirstFrame::Admin(echo, request) => Some(match self.keep(body) {
+                Ok(()) => Box::pin(admin(self.shell, &echo, &request)).await,
+                Err(reply) => encode(&echo, &reply).into(),
+            }),
             FirstFrame::Announcement(echo, announcement) => Some(Answer {
                 bytes: Vec::new(),
                 then: Then::Register { id: echo.request_id, announcement: Box::new(announcement) },
@@ -299,14 +300,19 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the request may be kept for as long as the connection is on offer. Those of the usual length are
-    /// not worth counting: there are no more of them than a peer may have offers.
-    fn may_keep(&self, body: &Bytes) -> bool {
-        body.len() <= USUAL_REQUEST
-            || self.shell.call(|broker, _| broker.buffers(self.key, body.len())).is_ok()
+    /// Keeps a request for as long as its answer takes, and its connection is on offer; or refuses it. Those of
+    /// the usual length are not worth counting: there are no more of them than a peer may have connections.
+    fn keep(&self, body: &Bytes) -> Result<(), Reply> {
+        if body.len() <= USUAL_REQUEST {
+            return Ok(());
+        }
+        self.shell.call(|broker, now| {
+            let kept = broker.buffers(self.key, body.len());
+            kept.map_err(|over| broker.over_quota(now, self.accepted, self.key, over))
+        })
     }
 
-    async fn hello(&self, admitted: &Admitted<'_>, body: &Bytes) -> Option<Reply> {
+    async fn hello(&self, admitted: &Admitted<'_>) -> Option<Reply> {
         let service = admitted.service();
         let known = self.shell.look(|broker, _| broker.stamp(service));
         let definition = self.shell.definitions().check(service, known).await;
@@ -315,10 +321,6 @@ impl Exchange<'_> {
         match decision {
             Decision::Reply(reply) => Some(reply),
             Decision::Wait => {
-                if let Err(over) = self.shell.call(|broker, _| broker.buffers(self.key, body.len())) {
-                    let (accepted, key) = (self.accepted, self.key);
-                    return Some(self.shell.call(|broker, now| broker.over_quota(now, accepted, key, over)));
-                }
                 // Nothing ran since the decision, so the reply cannot have come yet.
                 let reply = self.shell.wait_for_reply(self.key);
                 tokio::select! {

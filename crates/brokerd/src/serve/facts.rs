@@ -26,7 +26,9 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
         Some(_) | None => None,
     };
     let settings = shell.settings();
-    let _turn = shell.turn_to_render().await;
+    // A few words take no longer than a Hello, and whoever watches over the broker waits for them.
+    let is_short = [AdminVerb::Healthz, AdminVerb::Readyz, AdminVerb::Shutdown].into_iter().any(wants);
+    let _turn = if is_short { None } else { Some(shell.turn_to_render().await) };
     shell.look(|broker, now| {
         let facts = Facts {
             now,
