@@ -110,11 +110,12 @@ fn fuzz(programs: &Programs, target: &str, plan: &Plan) -> Result<Figures, Strin
     let log = fs::read_to_string(&places.log).map_err(|error| told(error.into()))?;
     let figures = Figures::read(target, &log, files_in(&places.failures));
     if !ended.success() {
-        return Err(format!(
-            "{figures}\n{target} has failed; {} tells how, and the input lies in {}",
-            places.log.display(),
-            places.failures.display()
-        ));
+        let (log, failures) = (places.log.display(), places.failures.display());
+        // Who is interrupted has failed on no input.
+        return Err(match files_in(&places.failures) {
+            0 => format!("{figures}\n{target} has ended before its time; {log} tells how"),
+            _ => format!("{figures}\n{target} has failed; {log} tells how, and the input lies in {failures}"),
+        });
     }
     if plan.keeps {
         programs.keep(target, &places).map_err(told)?;
