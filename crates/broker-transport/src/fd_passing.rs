@@ -21,7 +21,7 @@ pub const MAX_DESCRIPTORS: usize = 16;
 
 /// How many messages this process has read whose descriptors it had not asked for.
 ///
-/// A read that takes bytes alone, of a [`Stream`](crate::stream::Stream) or a frame on it, lets the kernel
+/// A read that takes bytes alone, of a `Stream` or a frame on it, lets the kernel
 /// close what rides on them: none of it ever has a number in this process, so there is nothing to leak and no
 /// limit to reach. The kernel tells that it did, not of how many. The bytes are good: a peer that knows no
 /// better is served like any other. Not counted are descriptors that nobody read up to, which the kernel closes

@@ -2,7 +2,7 @@
 //!
 //! Each is one that a broker of this kind has had, or could easily have. None is there unless the feature
 //! `planted-bugs` is on, which is for the simulator's own tests, and none is active until it is
-//! [planted](super::Broker::with_bug).
+//! planted, by `Broker::with_bug`.
 
 use super::Broker;
 
