@@ -8,8 +8,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use broker_transport::fd_passing::{
-    FdPassError, MAX_DESCRIPTORS, discarded_messages, read_frame_with_fds, read_frame_with_fds_blocking,
-    recv_with_fds, recv_with_fds_blocking, send_all_with_fds, send_with_fds, send_with_fds_blocking,
+    FdPassError, MAX_DESCRIPTORS, read_frame_with_fds, read_frame_with_fds_blocking, recv_with_fds,
+    recv_with_fds_blocking, send_all_with_fds, send_with_fds, send_with_fds_blocking,
 };
 use broker_transport::frame_io::FrameReader;
 use broker_transport::stream::{BlockingStream, Stream};
@@ -128,6 +128,8 @@ fn a_descriptor_rides_on_the_frame_it_came_with_blocking() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn descriptors_that_nobody_asked_for_are_closed_and_their_message_is_counted() {
+    use broker_transport::fd_passing::discarded_messages;
+
     let (near, far) = Stream::pair().unwrap();
     let (mut reader, writer) = pipe();
     let before = discarded_messages();

@@ -8,9 +8,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use broker_transport::listener::{
-    BindError, BindOptions, BoundSocket, Listener, has_connections, is_abandoned,
-};
+use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener, has_connections};
 use broker_transport::stream::{BlockingStream, ConnectErrorKind, Stream};
 
 fn bind(path: &Path) -> Result<BoundSocket, BindError> {
@@ -143,6 +141,7 @@ async fn a_failed_connect_says_why() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_socket_is_abandoned_once_nobody_is_bound_to_it_whether_or_not_anybody_listened() {
+    use broker_transport::listener::is_abandoned;
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a socket");

@@ -6,20 +6,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a peer that cannot do its work has to say so and end")]
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod behaviour;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
 mod progress;
-#[cfg(unix)]
-mod unix;
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 fn main() {
-    unix::main();
+    linux::main();
 }
 
-#[cfg(not(unix))]
+#[cfg(not(target_os = "linux"))]
 fn main() -> std::process::ExitCode {
-    eprintln!("hostile-peer: it knows only Unix sockets");
+    eprintln!("hostile-peer: it knows only the sockets of Linux");
     std::process::ExitCode::FAILURE
 }
