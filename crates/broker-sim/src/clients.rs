@@ -197,7 +197,7 @@ impl World {
         };
         match self.broker.first_frame(self.now, accepted, number.key(), peer, &body) {
             FirstFrame::Hello(admitted) => {
-                self.ledger.hello_admitted(self.now, peer);
+                self.ledger.hello_admitted(peer);
                 let known = self.broker.stamp(admitted.service());
                 // Flipped bits can make it another service's, of which there is none.
                 let service = spoken.map_or(usize::MAX, |(service, _)| service);

@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// A Hello got a permit.
-    pub(crate) fn hello_admitted(&mut self, _: Now, peer: PeerKey) {
+    pub(crate) fn hello_admitted(&mut self, peer: PeerKey) {
         *self.admitted.entry(peer.pid().map_or(0, std::num::NonZeroU32::get)).or_default() += 1;
     }
 

@@ -10,6 +10,9 @@
 //! - A peer all of whose connections have spoken is passed over for the one that holds most after it.
 //! - Of several that hold as much, the one with the youngest silent connection makes room.
 //! - Where nobody can make room, the newcomer is turned away.
+//! - Where the system has no descriptor left, who holds most makes room for nobody in particular.
+//!
+//! What is kept for a connection counts for its peer, and goes with the connection.
 //!
 //! Opening, hearing and closing look up one or two entries each. Only making room looks at every
 //! connection, of which there are at most [`ConnectionLimits::total`].

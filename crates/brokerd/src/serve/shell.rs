@@ -326,7 +326,7 @@ impl Shell {
     }
 
     /// Waits for the turn to render an admin answer. Each takes as long as many Hellos, so between two of them
-    /// whoever else waits is accepted and answered: a flood of admin requests delays only themselves.
+    /// whoever else waits is accepted and answered: a flood of long answers delays only those who ask for one.
     pub(super) async fn turn_to_render(&self) -> MutexGuard<'_, ()> {
         let turn = self.rendering.lock().await;
         tokio::task::yield_now().await;
