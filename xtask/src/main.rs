@@ -51,6 +51,10 @@ fn main() -> ExitCode {
         ["faults", options @ ..] => faults::every_step(options),
         ["soak", options @ ..] => faults::soak(options),
         ["fuzz", options @ ..] => fuzz::run(options),
+        [cross::RUNNER, program @ ..] => match cross::run_program(program) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["help" | "--help" | "-h"] => {

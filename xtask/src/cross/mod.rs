@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use targets::{TARGETS, Target, WINDOWS};
 use toolchain::Toolchain;
 use wine::Wine;
+pub(crate) use wine::{RUNNER, run_program};
 
 use crate::workspace::{TaskError, TaskResult};
 
@@ -151,7 +152,7 @@ fn test(toolchain: &Toolchain, filters: &[&str]) -> TaskResult {
     } else {
         cargo.args(["test", "--no-fail-fast"]).args(&selection).args(kinds).arg("--").args(filters);
     }
-    wine.make_runner_of(&mut cargo, WINDOWS);
+    wine.make_runner_of(&mut cargo, WINDOWS)?;
     wine.run(&mut cargo, TESTS_LIMIT)
 }
 

@@ -4,9 +4,9 @@
 
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,31 @@ const SERVER_LIMIT: Duration = Duration::from_secs(30);
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// How often an end is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// The task that runs one Windows program.
+pub(crate) const RUNNER: &str = "under-wine";
+/// How often a list of tests is asked for: Wine now and then fails to begin a process. A test that fails is for
+/// its runner to try again.
+const ATTEMPTS_TO_LIST: u32 = 4;
+
+/// Runs a Windows program in the Wine that the environment names, and ends as it does.
+///
+/// # Errors
+/// There is no Wine.
+pub(crate) fn run_program(program: &[&str]) -> Result<ExitCode, TaskError> {
+    let attempts = if program.contains(&"--list") { ATTEMPTS_TO_LIST } else { 1 };
+    for _ in 1..attempts {
+        let output = Command::new("wine").args(program).stdin(Stdio::null()).output()?;
+        if output.status.success() {
+            io::stdout().write_all(&output.stdout)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        eprintln!("wine: {}, once more", output.status);
+    }
+    let status = Command::new("wine").args(program).status()?;
+    // What a signal has ended has no code; 1 is nobody's own.
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
 
 /// A Wine that runs.
 pub(super) struct Wine {
@@ -72,10 +97,12 @@ impl Wine {
     }
 
     /// Has the tests that this cargo builds for `triple` run here.
-    pub(super) fn make_runner_of(&self, cargo: &mut Command, triple: &str) {
+    pub(super) fn make_runner_of(&self, cargo: &mut Command, triple: &str) -> TaskResult {
         set_environment(cargo, &self.prefix);
         let triple = triple.replace('-', "_").to_uppercase();
-        cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), "wine");
+        let us = env::current_exe()?;
+        cargo.env(format!("CARGO_TARGET_{triple}_RUNNER"), format!("{} {RUNNER}", us.display()));
+        Ok(())
     }
 
     /// Runs a command that needs this Wine, and ends it when its time is over.
