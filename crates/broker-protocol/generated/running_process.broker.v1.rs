@@ -348,6 +348,10 @@ pub struct AdminRequest {
     /// this path, all of it where it is empty. A broker that does not know it answers an unknown verb.
     #[prost(string, optional, tag = "1000")]
     pub release_handles: ::core::option::Option<::prost::alloc::string::String>,
+    /// Extension, with the verb UNSPECIFIED: the broker is to go on as the program at this absolute path, without
+    /// losing a connection or a backend.
+    #[prost(string, optional, tag = "1001")]
+    pub upgrade_to: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// One answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

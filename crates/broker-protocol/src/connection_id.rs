@@ -46,6 +46,19 @@ impl Default for ConnectionIds {
 }
 
 impl ConnectionIds {
+    /// Ids after one that a predecessor has given out last.
+    pub fn after(last: ConnectionId) -> Self {
+        Self { next: last.0.checked_add(1) }
+    }
+
+    /// The last id that was given out; `None` before the first.
+    pub fn last(&self) -> Option<ConnectionId> {
+        match self.next {
+            Some(next) => ConnectionId::new(next.get() - 1),
+            None => ConnectionId::new(u64::MAX),
+        }
+    }
+
     /// The next id; `None` once all 2^64 - 1 are used up.
     pub fn allocate(&mut self) -> Option<ConnectionId> {
         let id = self.next?;
@@ -69,6 +82,18 @@ mod tests {
         let mut ids = ConnectionIds::default();
         assert_eq!(ids.allocate().map(ConnectionId::get), Some(1));
         assert_eq!(ids.allocate().map(ConnectionId::get), Some(2));
+    }
+
+    #[test]
+    fn ids_go_on_after_a_predecessor_s() {
+        let mut ids = ConnectionIds::default();
+        assert_eq!(ids.last(), None);
+        let last = ids.allocate().unwrap();
+        assert_eq!(ids.last(), Some(last));
+        assert_eq!(ConnectionIds::after(last).allocate(), ids.allocate());
+        let mut used_up = ConnectionIds::after(ConnectionId::new(u64::MAX).unwrap());
+        assert_eq!(used_up.last().map(ConnectionId::get), Some(u64::MAX));
+        assert_eq!(used_up.allocate(), None);
     }
 
     #[test]

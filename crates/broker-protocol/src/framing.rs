@@ -45,6 +45,7 @@ pub enum FramingError {
 /// use broker_protocol::{FramingError, Header};
 ///
 /// assert_eq!(Header::parse([1, 3, 0, 0, 0], 1024)?.body_len(), 3);
+/// assert_eq!(Header::of(b"abc")?.to_bytes(), [1, 3, 0, 0, 0]);
 /// assert_eq!(Header::parse([2, 3, 0, 0, 0], 1024), Err(FramingError::Version { actual: 2 }));
 /// # Ok::<(), FramingError>(())
 /// ```
@@ -68,6 +69,25 @@ impl Header {
             return Err(FramingError::TooLong { declared: body_len.into(), limit });
         }
         Ok(Self { body_len })
+    }
+
+    /// The header of a body.
+    ///
+    /// # Errors
+    /// [`FramingError::TooLong`] where it would exceed [`MAX_FRAME_BODY`].
+    pub fn of(body: &[u8]) -> Result<Self, FramingError> {
+        match u32::try_from(body.len()) {
+            Ok(body_len) if body.len() <= MAX_FRAME_BODY => Ok(Self { body_len }),
+            Ok(_) | Err(_) => {
+                Err(FramingError::TooLong { declared: body.len() as u64, limit: MAX_FRAME_BODY })
+            }
+        }
+    }
+
+    /// As it is written.
+    pub const fn to_bytes(self) -> [u8; HEADER_LEN] {
+        let [a, b, c, d] = self.body_len.to_le_bytes();
+        [FRAMING_VERSION, a, b, c, d]
     }
 
     /// Length of the body that follows, in bytes.

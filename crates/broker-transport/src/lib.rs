@@ -25,6 +25,8 @@ pub mod sandbox;
 #[cfg(feature = "tokio")]
 pub mod stop_requests;
 pub mod stream;
+#[cfg(feature = "tokio")]
+pub mod succession;
 #[allow(unsafe_code)]
 mod sys;
 mod unsupported;

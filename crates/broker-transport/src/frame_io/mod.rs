@@ -109,6 +109,30 @@ impl FrameReader {
         }
     }
 
+    /// A reader that goes on where another one has stopped, given [what that one had](Self::into_received).
+    ///
+    /// # Errors
+    /// [`FrameFault`]: no reader can have had these bytes.
+    pub fn resume(limit: usize, mut received: &[u8]) -> Result<Self, FrameFault> {
+        let mut reader = Self::new(limit);
+        while !received.is_empty() {
+            let space = reader.space();
+            if space.is_empty() {
+                return Err(FrameFault::TooLong { declared: reader.received() as u64 + 1, limit });
+            }
+            let count = space.len().min(received.len());
+            space[..count].copy_from_slice(&received[..count]);
+            received = &received[count..];
+            reader.filled(count)?;
+        }
+        Ok(reader)
+    }
+
+    /// What has come of the current frame, its header included.
+    pub fn into_received(self) -> Vec<u8> {
+        [&self.header[..self.header_filled], &self.body[..self.body_filled]].concat()
+    }
+
     /// Changes the limit for frames whose header has not come yet: the cap of a Hello is not that of
     /// what follows.
     pub fn set_limit(&mut self, limit: usize) {
@@ -298,6 +322,27 @@ mod tests {
             let (_, fault) = feed(&mut reader, &wire[..end], usize::MAX);
             assert_eq!(fault, Err(FrameFault::Truncated { received: end }));
         }
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_another_has_stopped() {
+        let wire = framed(b"the body");
+        for end in 0..=wire.len() {
+            let mut first = FrameReader::new(8);
+            let _ = feed(&mut first, &wire[..end], 3);
+            let received = first.into_received();
+            assert_eq!(received, &wire[..end]);
+            let mut second = FrameReader::resume(8, &received).unwrap();
+            assert_eq!(second.is_complete(), end == wire.len());
+            if end < wire.len() {
+                assert_eq!(feed(&mut second, &wire[end..], 3).1, Ok(Progress::Complete));
+            }
+            assert_eq!(second.take_body(), &b"the body"[..]);
+        }
+        let too_much = [&wire[..], b"!"].concat();
+        assert!(FrameReader::resume(8, &too_much).is_err());
+        assert!(FrameReader::resume(7, &wire).is_err());
+        assert!(FrameReader::resume(8, &[2]).is_err());
     }
 
     #[test]

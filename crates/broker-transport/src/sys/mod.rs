@@ -49,4 +49,4 @@ pub(crate) use self::os::{
     program, stream,
 };
 #[cfg(feature = "tokio")]
-pub(crate) use self::os::{passing, process, stop_requests};
+pub(crate) use self::os::{passing, process, stop_requests, succession};

@@ -29,7 +29,7 @@ pub(crate) use super::unix::{
     detach, files, inherited, limits, listener, lock, private_dir, program, stream,
 };
 #[cfg(feature = "tokio")]
-pub(crate) use super::unix::{passing, stop_requests};
+pub(crate) use super::unix::{passing, stop_requests, succession};
 use crate::endpoint::Platform;
 
 pub(crate) const PLATFORM: Platform = Platform::MacOs;

@@ -51,6 +51,18 @@ pub(crate) fn original_limit() -> Option<libc::rlimit> {
         .map(|(current, maximum)| libc::rlimit { rlim_cur: to_raw(*current), rlim_max: to_raw(*maximum) })
 }
 
+/// Does something under the limit that this process started with.
+#[cfg(feature = "tokio")]
+pub(crate) fn with_original_limit<R>(work: impl FnOnce() -> R) -> R {
+    let Some((current, maximum)) = ORIGINAL.get().copied() else { return work() };
+    let raised = getrlimit(Resource::Nofile);
+    // Lowering one's own soft limit, and raising it again, is always allowed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    let done = work();
+    let _ = setrlimit(Resource::Nofile, raised);
+    done
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

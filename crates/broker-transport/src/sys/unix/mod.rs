@@ -24,5 +24,7 @@ mod socket;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;
 pub(crate) mod stream;
+#[cfg(feature = "tokio")]
+pub(crate) mod succession;
 
 pub use std::os::fd::{AsFd as AsDescriptor, BorrowedFd as BorrowedDescriptor, OwnedFd as OwnedDescriptor};

@@ -30,6 +30,17 @@ pub(crate) unsafe fn reset_dispositions() {
     }
 }
 
+/// Lets every signal through to the calling thread, whose handlers are in place.
+#[cfg(feature = "tokio")]
+pub(crate) fn unblock_all_here() {
+    // SAFETY: `none` is a set that lives through the call; no old one is asked for.
+    unsafe {
+        let mut none: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, null_mut());
+    }
+}
+
 /// Lets every signal through. One that came meanwhile takes effect here.
 ///
 /// # Safety

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::signals;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Tells when this process is asked to end.
@@ -20,7 +21,11 @@ impl StopRequests {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let requests =
+            Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        // Whoever started this process may have blocked them, as a predecessor does until now.
+        signals::unblock_all_here();
+        Ok(requests)
     }
 
     /// Waits for the next request and tells what it was. Cancel-safe.

@@ -32,6 +32,8 @@ mod security;
 pub(crate) mod stop_requests;
 pub(crate) mod stream;
 #[cfg(feature = "tokio")]
+pub(crate) mod succession;
+#[cfg(feature = "tokio")]
 mod wake;
 #[cfg(feature = "tokio")]
 mod writing;

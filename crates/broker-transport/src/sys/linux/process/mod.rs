@@ -7,6 +7,8 @@ mod bond;
 mod handle;
 mod wake;
 
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -22,6 +24,12 @@ use crate::process::ExecFailure;
 /// A pipe, reading end first, both close-on-exec.
 pub(crate) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     pipe_with(PipeFlags::CLOEXEC)
+}
+
+/// An empty file without a name, close-on-exec (memfd_create(2)).
+pub(crate) fn anonymous_file() -> io::Result<File> {
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    Ok(rustix::fs::memfd_create(c"broker-inheritance", flags)?.into())
 }
 
 /// What only this system refuses to execute a program for.

@@ -9,7 +9,10 @@ mod rules;
 mod supervisor;
 mod wake;
 
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
@@ -30,6 +33,15 @@ pub(crate) fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     fcntl_setfd(&reading, FdFlags::CLOEXEC)?;
     fcntl_setfd(&writing, FdFlags::CLOEXEC)?;
     Ok((reading, writing))
+}
+
+/// An empty file without a name, close-on-exec. It has one for a moment, that nobody can guess.
+pub(crate) fn anonymous_file() -> io::Result<File> {
+    let name = format!("broker-inheritance-{:016x}", getrandom::u64().map_err(io::Error::other)?);
+    let path = std::env::temp_dir().join(name);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// What only this system refuses to execute a program for.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group};
 use tokio::io::unix::AsyncFd;
 
 use super::super::super::os::process::Handle;
@@ -16,6 +16,7 @@ use super::register;
 use super::spawner::{Orphan, RawChild, Spawner};
 use super::stderr_pipe::StderrPipe;
 use crate::process::{Exit, SignalError, StderrRing, StopSignal};
+use crate::succession::ChildBequest;
 
 /// A running or ended child. Dropping it does not end it; it is reaped all the same.
 pub struct ChildProcess {
@@ -55,6 +56,33 @@ impl ChildProcess {
                 Err(error)
             }
         }
+    }
+
+    /// Takes over a child that this process has started before it was executed anew.
+    ///
+    /// # Errors
+    /// It is no child of this process, or no descriptor is left; then it is killed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn inherit(bequest: ChildBequest, spawner: &Spawner) -> io::Result<Self> {
+        let ChildBequest { pid, stderr, said } = bequest;
+        let known = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::CHILD)?;
+        // A dead one is left to be reaped by whoever waits for it.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        rustix::process::waitid(WaitId::Pid(known), look)?;
+        let child = Self::adopt(RawChild { pid, handle: Handle::of_child(pid)?, stderr }, spawner)?;
+        child.stderr.push(said.as_bytes());
+        Ok(child)
+    }
+
+    /// What of it goes to a successor of this process; nothing changes here.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn bequeath(&self) -> io::Result<ChildBequest> {
+        let said = self.stderr.last_lines(usize::MAX).join("\n");
+        Ok(ChildBequest { pid: self.pid, stderr: self.pipe.try_clone()?, said })
     }
 
     /// Its process id, which is also that of its session and process group.

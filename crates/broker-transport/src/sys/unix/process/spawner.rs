@@ -9,18 +9,23 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use super::super::super::os::process::{Handle, Wake, own_exec_failure};
+use super::super::succession::become_successor;
 use super::child::{ChildProcess, kill_group};
 use super::exec::{REPORT_LEN, Stage, fork_and_exec};
 use super::plan::{Plan, prepare};
 use crate::identity::{self, IdentityError};
 use crate::process::{ExecFailure, SpawnCommand, SpawnError};
+use crate::succession::{NotSucceeded, Succession};
+
+/// Stack of the thread that does the work meanwhile, in bytes: what a process's first thread has by default.
+const STACK: usize = 8 * 1024 * 1024;
 
 /// The one of this process, once it was started.
 static RUNNING: Mutex<Option<Spawner>> = Mutex::new(None);
@@ -43,6 +48,9 @@ enum Request {
     Spawn(Box<SpawnCommand>, oneshot::Sender<Result<RawChild, SpawnError>>),
     Reap(Orphan),
     Open(u32, oneshot::Sender<Result<File, IdentityError>>),
+    Succeed(Box<Succession>, mpsc::Sender<NotSucceeded>),
+    /// Whoever has work for the thread has done it.
+    Finish,
 }
 
 /// A child as the thread made it.
@@ -93,6 +101,48 @@ impl Spawner {
         Ok(running.insert(spawner).clone())
     }
 
+    /// Makes the calling thread, which is to be the process's first, the one that forks, and does `work` on
+    /// another one meanwhile; returns when that is done. Nothing can be started any more then.
+    ///
+    /// As long as the process lives so does its first thread, also while another program takes its place
+    /// ([`succeed`](Self::succeed)): children whose parent's death ends them notice nothing.
+    ///
+    /// # Errors
+    /// No thread or descriptor is left, or this process has a spawner already.
+    pub fn serve_here<R: Send + 'static>(work: impl FnOnce(Self) -> R + Send + 'static) -> io::Result<R> {
+        let spawner = {
+            let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+            if running.is_some() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            keep_children_waitable();
+            let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Wake::new()? }) };
+            running.insert(spawner).clone()
+        };
+        let shared = Arc::clone(&spawner.shared);
+        let finish = Finish(spawner.clone());
+        let work = move || {
+            let _finish = finish;
+            work(spawner)
+        };
+        let worker = std::thread::Builder::new().name("broker-loop".into()).stack_size(STACK).spawn(work)?;
+        serve(&shared);
+        worker.join().or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Goes on as another program. Returns only where that fails; the calling thread stands still meanwhile.
+    ///
+    /// Every thread ends, and no destructor runs.
+    pub fn succeed(&self, succession: Succession) -> NotSucceeded {
+        let (answer, answered) = mpsc::channel();
+        let parts = Box::new(succession);
+        self.send(Request::Succeed(parts, answer));
+        answered.recv().unwrap_or_else(|gone| NotSucceeded {
+            succession: Box::default(),
+            source: io::Error::other(gone),
+        })
+    }
+
     /// Starts a process. It is the program already when this returns: exec has succeeded.
     ///
     /// Cancelling may leave it unstarted, or kills it right away.
@@ -126,13 +176,22 @@ impl Spawner {
         answered.await.unwrap_or_else(|gone| Err(identity::unreadable_process(pid, io::Error::other(gone))))
     }
 
-    pub(super) fn reap(&self, orphan: Orphan) {
+    pub(crate) fn reap(&self, orphan: Orphan) {
         self.send(Request::Reap(orphan));
     }
 
     fn send(&self, request: Request) {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(request);
         self.shared.wake.wake();
+    }
+}
+
+/// Ends [`serve`] when the work is done, or has panicked.
+struct Finish(Spawner);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.0.send(Request::Finish);
     }
 }
 
@@ -152,6 +211,12 @@ fn serve(shared: &Shared) {
                 Request::Reap(orphan) => orphans.push(kill(orphan)),
                 // Who has asked may have gone.
                 Request::Open(pid, answer) => drop(answer.send(identity::open_process_executable(pid))),
+                Request::Succeed(succession, answer) => {
+                    let left: Vec<_> = orphans.iter().map(|orphan| orphan.pid).collect();
+                    // Who has asked waits for it.
+                    let _ = answer.send(become_successor(succession, &left));
+                }
+                Request::Finish => return,
             }
         }
         // A failed reap leaves nothing to wait for.

@@ -45,6 +45,11 @@ impl StderrPipe {
         Ok(pipe)
     }
 
+    /// Another descriptor of the pipe.
+    pub(super) fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.receiver.as_fd().try_clone_to_owned()
+    }
+
     /// Takes what is in the pipe after the child's end, and stops reading.
     pub(super) fn finish(&self) {
         self.drain();

@@ -8,10 +8,13 @@ use std::io;
 use std::os::windows::io::{BorrowedHandle, OwnedHandle};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::super::unsupported;
 use super::death::Death;
 use super::job::Job;
+use super::spawner::Spawner;
 use super::stderr_pipe::StderrPipe;
 use crate::process::{Exit, SignalError, StderrRing, StopSignal};
+use crate::succession::ChildBequest;
 
 /// A running or ended child. Dropping it does not end it.
 pub struct ChildProcess {
@@ -55,6 +58,22 @@ impl ChildProcess {
                 Err(error)
             }
         }
+    }
+
+    /// Takes over a child of a predecessor: there is none on this platform.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn inherit(_bequest: ChildBequest, _spawner: &Spawner) -> io::Result<Self> {
+        unsupported("going on as another program")
+    }
+
+    /// What of it goes to a successor of this process: there is none on this platform.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn bequeath(&self) -> io::Result<ChildBequest> {
+        unsupported("going on as another program")
     }
 
     /// Its process id.

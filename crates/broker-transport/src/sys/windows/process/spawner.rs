@@ -10,8 +10,10 @@ use super::child::ChildProcess;
 use super::create::{create, exec_failure};
 use super::job::Job;
 use super::plan::prepare;
+use crate::Unsupported;
 use crate::identity::{self, IdentityError};
 use crate::process::{SpawnCommand, SpawnError, StopSignal};
+use crate::succession::{NotSucceeded, Succession};
 
 /// Starts processes.
 #[derive(Clone, Debug)]
@@ -26,6 +28,21 @@ impl Spawner {
     /// None.
     pub fn start() -> io::Result<Self> {
         Ok(Self { _nothing: () })
+    }
+
+    /// Does `work` with the spawner of this process, here.
+    ///
+    /// # Errors
+    /// None.
+    pub fn serve_here<R: Send + 'static>(work: impl FnOnce(Self) -> R + Send + 'static) -> io::Result<R> {
+        Self::start().map(work)
+    }
+
+    /// Goes on as another program, which is not possible on this platform.
+    pub fn succeed(&self, succession: Succession) -> NotSucceeded {
+        let unsupported =
+            Unsupported { operation: "going on as another program", platform: std::env::consts::OS };
+        NotSucceeded { succession: Box::new(succession), source: unsupported.into() }
     }
 
     /// Starts a process.
