@@ -190,7 +190,7 @@ impl<E: Entropy> Broker<E> {
         self.advance_drain(now);
     }
 
-    fn now_running(&mut self, now: Now, slot: BackendSlot, live: LiveBackend) {
+    pub(super) fn now_running(&mut self, now: Now, slot: BackendSlot, live: LiveBackend) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.last_error = None;
         backend.last_hello = Some((now.monotonic, now.unix));

@@ -22,6 +22,7 @@ pub mod planted;
 mod registration;
 mod requests;
 mod shutdown;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -39,6 +40,7 @@ pub use config::{
 pub use registration::NotRegistered;
 pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity};
 use shutdown::Phase;
+pub use succession::{Estate, InheritedBackend};
 pub use view::Footprint;
 
 use crate::admission::{ConnectionKey, Connections, DescriptorPressure, Quota};

@@ -264,7 +264,12 @@ impl<E: Entropy> Broker<E> {
         }
     }
 
-    fn take_definition(&mut self, now: Now, service: &str, check: DefinitionCheck) -> Result<(), Refusal> {
+    pub(super) fn take_definition(
+        &mut self,
+        now: Now,
+        service: &str,
+        check: DefinitionCheck,
+    ) -> Result<(), Refusal> {
         match check {
             DefinitionCheck::Unchanged => {}
             DefinitionCheck::Absent => self.handler.undefine(service),

@@ -3,6 +3,7 @@
 mod accounts;
 mod handoffs;
 mod registration;
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;

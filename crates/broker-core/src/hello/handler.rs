@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_protocol::{
-    BrokerInstance, Capabilities, ConnectionIds, HandoffToken, Refusal, ServiceName, SpawnFailure,
-    SpawnStage, Version,
+    BrokerInstance, Capabilities, ConnectionId, ConnectionIds, HandoffToken, Refusal, ServiceName,
+    SpawnFailure, SpawnStage, Version,
 };
 use foldhash::fast::RandomState;
 
@@ -25,6 +25,16 @@ use crate::time::Now;
 
 /// Keepalive interval where the client wishes none.
 pub const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(1_800);
+
+/// Whether tokens are issued at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tokens {
+    /// Wherever everybody involved allows a handoff.
+    #[default]
+    Issued,
+    /// To nobody, as if there were no capacity.
+    Withheld,
+}
 
 /// Whether this platform, and whoever carries out the decisions, can pass an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +173,7 @@ pub struct HelloHandler<E> {
     services: HashMap<ServiceName, Service, RandomState>,
     handoffs: PendingHandoffs,
     ids: ConnectionIds,
+    tokens: Tokens,
     next_slot: u32,
     name_endpoint: NameEndpoint,
 }
@@ -175,6 +186,7 @@ impl<E: Entropy> HelloHandler<E> {
             handoffs: PendingHandoffs::new(config.handoff),
             services: HashMap::default(),
             ids: ConnectionIds::default(),
+            tokens: Tokens::default(),
             next_slot: 0,
             name_endpoint: Box::new(ToString::to_string),
             entropy,
@@ -328,6 +340,7 @@ impl<E: Entropy> HelloHandler<E> {
         };
         let common = route.handoff().capabilities() & client;
         let wanted = self.config.platform == HandoffPlatform::Supported
+            && self.tokens == Tokens::Issued
             && policy_allows
             && route.handoff().suits(client);
         let token: Option<HandoffToken> = if wanted {
@@ -387,9 +400,29 @@ impl<E: Entropy> HelloHandler<E> {
         reply.encode(&echo, out);
     }
 
+    /// Issues tokens, or none.
+    pub const fn set_tokens(&mut self, tokens: Tokens) {
+        self.tokens = tokens;
+    }
+
+    /// The last connection id that was given out.
+    pub fn last_id(&self) -> Option<ConnectionId> {
+        self.ids.last()
+    }
+
+    /// Gives out ids after this one only.
+    pub fn continue_ids_after(&mut self, last: ConnectionId) {
+        self.ids = ConnectionIds::after(last);
+    }
+
     /// The pending handoffs: offer, acknowledge, reject, expire, revoke.
     pub const fn handoffs(&mut self) -> &mut PendingHandoffs {
         &mut self.handoffs
+    }
+
+    /// How many handoffs are pending.
+    pub fn pending_handoffs(&self) -> usize {
+        self.handoffs.len()
     }
 
     /// How many peers the rate limiter remembers.

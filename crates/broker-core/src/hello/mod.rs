@@ -9,7 +9,7 @@ mod request;
 mod route;
 
 pub(crate) use handler::Asker;
-pub use handler::{DEFAULT_KEEPALIVE, HandoffPlatform, HelloConfig, HelloHandler, Verdict};
+pub use handler::{DEFAULT_KEEPALIVE, HandoffPlatform, HelloConfig, HelloHandler, Tokens, Verdict};
 pub use reply::{Handover, Negotiation, Reply};
 pub use request::{Admitted, HelloRequest, Rejected, Request};
 pub use route::{BackendHandoff, Route};
