@@ -61,6 +61,14 @@ pub(crate) enum Command {
     Config(AdminArgs),
     /// OpenMetrics text
     Metrics(AdminArgs),
+    /// Have the broker go on as another program, without losing a connection or a backend
+    Upgrade {
+        /// The program [default: this one]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
     /// Drain the broker and end it
     Shutdown {
         /// How long the drain may take, in milliseconds [default: the broker's own]
@@ -136,6 +144,12 @@ pub(crate) struct ServeArgs {
     pub(crate) sandbox: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Say whether this program would take over what a broker hands over in this form, and end
+    #[arg(long, hide = true, value_name = "FORM")]
+    pub(crate) takeover_trial: Option<u32>,
+    /// Take over from the broker that this process was before; added by `brokerd upgrade`
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    pub(crate) takeover: Option<i32>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -14,6 +14,7 @@ mod redact;
 mod serve;
 mod service;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker_protocol::wire::{AdminRequest, AdminVerb};
@@ -76,9 +77,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         Command::ReleaseHandles { service, path, admin } => {
             let path = path.map(std::path::absolute).transpose().map_err(Failure::usage)?;
-            let path = path.unwrap_or_default().into_os_string().into_string().map_err(|path| {
-                Failure::usage(format!("{} is not UTF-8, which the broker's messages are", path.display()))
-            })?;
+            let path = utf8(path.unwrap_or_default())?;
             let request = AdminRequest {
                 service_name: service.to_string(),
                 release_handles: Some(path),
@@ -88,6 +87,15 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         Command::Config(args) => ask(AdminVerb::Config, &args),
         Command::Metrics(args) => ask(AdminVerb::Metrics, &args),
+        Command::Upgrade { binary, admin } => {
+            let binary = match binary {
+                Some(path) => std::path::absolute(path),
+                None => std::env::current_exe(),
+            };
+            let binary = utf8(binary.map_err(Failure::usage)?)?;
+            let request = AdminRequest { upgrade_to: Some(binary), ..AdminRequest::default() };
+            admin_commands::send(request, &admin)
+        }
         Command::Shutdown { drain_ms, admin } => {
             let request = AdminRequest {
                 verb: AdminVerb::Shutdown.into(),
@@ -97,4 +105,10 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             admin_commands::send(request, &admin)
         }
     }
+}
+
+fn utf8(path: PathBuf) -> Result<String, Failure> {
+    path.into_os_string().into_string().map_err(|path| {
+        Failure::usage(format!("{} is not UTF-8, which the broker's messages are", path.display()))
+    })
 }

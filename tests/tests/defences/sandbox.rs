@@ -20,16 +20,16 @@ fn threads(pid: u32, field: &str) -> Vec<(String, String)> {
     told.collect()
 }
 
-/// What is set for all threads but the one that starts backends, and not for that one.
+/// What is set for all threads but the one that starts backends, which is the first, and not for that one.
 fn is_set_but_for_the_spawner(pid: u32, field: &str, value: &str) {
     let threads = threads(pid, field);
     let names: Vec<_> = threads.iter().map(|(name, _)| name.as_str()).collect();
     // What has read a definition may have gone again.
-    for name in ["brokerd", "broker-events", "broker-spawner"] {
+    for name in ["brokerd", "broker-loop", "broker-events"] {
         assert!(names.contains(&name), "{threads:?}");
     }
     for (name, told) in &threads {
-        assert_eq!(told, if name == "broker-spawner" { "0" } else { value }, "{field}: {threads:?}");
+        assert_eq!(told, if name == "brokerd" { "0" } else { value }, "{field}: {threads:?}");
     }
 }
 

@@ -8,6 +8,7 @@ mod instances;
 mod metrics;
 mod release;
 mod report;
+mod upgrade;
 
 use broker_core::broker::Broker;
 use broker_core::entropy::Entropy;
@@ -17,6 +18,7 @@ use broker_transport::limits::InodeUsage;
 pub(crate) use instances::{InstanceReport, find_instances};
 pub(crate) use release::{Release, ReleaseReport};
 use serde::Serialize;
+pub(crate) use upgrade::{Upgraded, not_upgraded, upgraded};
 
 use crate::failure::{EXIT_REFUSED, EXIT_USAGE};
 use crate::serve::settings::Settings;
@@ -103,7 +105,11 @@ fn text(body: &str, exit_code: u8) -> AdminReply {
 }
 
 fn json(command: &'static str, facts: &Facts<'_>, content: impl Serialize) -> AdminReply {
-    let body = Body { schema_version: 1, command, generated_at_unix_ms: facts.now.unix.get(), content };
+    json_at(command, facts.now.unix.get(), content)
+}
+
+fn json_at(command: &'static str, generated_at_unix_ms: u64, content: impl Serialize) -> AdminReply {
+    let body = Body { schema_version: 1, command, generated_at_unix_ms, content };
     match serde_json::to_string_pretty(&body) {
         Ok(text) => AdminReply {
             kind: AdminReplyKind::Json.into(),

@@ -27,11 +27,12 @@ use broker_transport::process::{
     self, ChildProcess, Inherited, ParentDeath, ProcessWatch, SpawnCommand, Spawner,
 };
 use broker_transport::stream::Stream;
+use broker_transport::succession::ChildBequest;
 use broker_transport::{endpoint, identity};
 
 use tokio::task::JoinHandle;
 
-use super::control::{self, Control};
+use super::control::{self, Control, InUse};
 use super::shell::Shell;
 use super::watches::Watches;
 use crate::definitions;
@@ -45,14 +46,14 @@ const USAGE_LIMIT: Duration = Duration::from_secs(1);
 const STDERR_LINES: usize = 12;
 
 /// A process that is being started, runs, or is ending.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Process {
     child: OnceCell<Rc<ChildProcess>>,
     /// Told to die before it was born.
     is_doomed: Cell<bool>,
     socket: RefCell<Option<PathBuf>>,
-    /// The task of its control connection.
-    control: RefCell<Option<JoinHandle<()>>>,
+    /// Its control connection, and the task that serves it.
+    control: RefCell<Option<(Rc<Control>, JoinHandle<()>)>>,
     /// It has taken a connection that was passed to it.
     has_adopted: Cell<bool>,
 }
@@ -92,13 +93,31 @@ impl Process {
     /// Ends its control connection, once what it has said there is read. Others that have inherited it may
     /// hold it open, and one that was never announced has nothing to read.
     async fn end_control(&self, in_use: Option<Rc<Control>>) {
-        let Some(task) = self.control.take() else { return };
+        let Some((_, task)) = self.control.take() else { return };
         let Some(control) = in_use else { return task.abort() };
         control.end();
         let abort = task.abort_handle();
         if tokio::time::timeout(LAST_WORDS, task).await.is_err() {
             abort.abort();
         }
+    }
+
+    /// What a successor gets of it; `None` where it has not begun yet, or has ended.
+    pub(super) fn bequeath(&self) -> Option<io::Result<Bequest>> {
+        let child = self.child.get()?;
+        let control = self.control.borrow().as_ref().map(|(control, _)| Rc::clone(control));
+        Some(child.bequeath().map(|child| Bequest { child, control, has_adopted: self.has_adopted.get() }))
+    }
+
+    fn serve_control(
+        &self,
+        shell: &Rc<Shell>,
+        control: Rc<Control>,
+        started: control::Started,
+        in_use: Option<InUse>,
+    ) {
+        let serve = control::serve_started(Rc::clone(shell), Rc::clone(&control), started, in_use);
+        *self.control.borrow_mut() = Some((control, tokio::task::spawn_local(serve)));
     }
 
     fn adopt(&self, child: ChildProcess) -> Rc<ChildProcess> {
@@ -108,6 +127,40 @@ impl Process {
         }
         child
     }
+}
+
+/// What a successor gets of a process.
+pub(super) struct Bequest {
+    pub(super) child: ChildBequest,
+    pub(super) control: Option<Rc<Control>>,
+    pub(super) has_adopted: bool,
+}
+
+/// Goes on with a backend that a predecessor has started: `control` is its connection, where it has one.
+pub(super) fn resume(
+    shell: &Rc<Shell>,
+    slot: BackendSlot,
+    started: control::Started,
+    (child, has_adopted): (ChildProcess, bool),
+    connection: Option<(Stream, control::ControlProgress)>,
+) {
+    let process = Rc::new(Process::default());
+    *process.socket.borrow_mut() = Some(PathBuf::from(&started.endpoint));
+    process.has_adopted.set(has_adopted);
+    let child = process.adopt(child);
+    shell.add_process(slot, &process);
+    if let Some((stream, progress)) = connection {
+        let announced = progress.announced;
+        let recipient = Recipient::child(&child);
+        let control = control::of_started(shell, slot, (stream, recipient), progress);
+        let in_use = announced.map(|announced| InUse::begin(shell, &control, announced));
+        process.serve_control(shell, control, started, in_use);
+    }
+    let shell = Rc::clone(shell);
+    tokio::task::spawn_local(async move {
+        let exited = Input::Exited { slot, pid: child.pid(), exit: end_of(&child).await };
+        clear_away(&shell, slot, &process, exited).await;
+    });
 }
 
 /// Carries out a start, and stays with the process until it ends.
@@ -120,6 +173,11 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
         }
         Err(failure) => Input::StartFailed { slot, failure },
     };
+    clear_away(&shell, slot, &process, ended).await;
+}
+
+/// Clears away what a process leaves, and tells of its end.
+async fn clear_away(shell: &Rc<Shell>, slot: BackendSlot, process: &Process, ended: Input) {
     process.end_control(shell.control(slot)).await;
     process.remove_socket();
     shell.forget_process(slot);
@@ -138,7 +196,7 @@ async fn end_of(child: &ChildProcess) -> Exit {
 async fn bring_up(
     shell: &Rc<Shell>,
     order: &StartOrder,
-    process: &Process,
+    process: &Rc<Process>,
 ) -> Result<(Rc<ChildProcess>, String), SpawnFailure> {
     let program = resolve(order).await?;
     let (endpoint, listener) = prepare_endpoint(order.definition.settings().activation)?;
@@ -158,9 +216,9 @@ async fn bring_up(
         version: order.version.clone(),
         endpoint: endpoint.clone(),
     };
-    let serve =
-        control::serve_started(Rc::clone(shell), order.slot, (control, Recipient::child(&child)), started);
-    *process.control.borrow_mut() = Some(tokio::task::spawn_local(serve));
+    let connection = (control, Recipient::child(&child));
+    let control = control::of_started(shell, order.slot, connection, control::ControlProgress::default());
+    process.serve_control(shell, control, started, None);
     match order.definition.settings().activation {
         Activation::Bind => {}
         // Connections wait in its listener from now on, whatever it is doing.

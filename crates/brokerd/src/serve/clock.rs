@@ -16,6 +16,13 @@ impl Clock {
         Self { origin: Instant::now() }
     }
 
+    /// A clock whose origin was `elapsed` ago: that of a predecessor in this process.
+    pub(crate) fn resume(elapsed: Monotonic) -> Self {
+        let since = elapsed.duration_since(Monotonic::default());
+        let now = Instant::now();
+        Self { origin: now.checked_sub(since).unwrap_or(now) }
+    }
+
     pub(crate) fn now(self) -> Now {
         let nanos = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());

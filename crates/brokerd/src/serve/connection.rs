@@ -4,6 +4,7 @@
 //! socket; the read has a deadline counted from accept and the write one of its own, so no peer holds a
 //! connection longer than the sum of both and a backend's start.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,10 +17,9 @@ use broker_core::hello::{Admitted, Handover, Reply};
 use broker_core::time::Monotonic;
 use broker_protocol::bytes::Bytes;
 use broker_protocol::control::Announcement;
-use broker_protocol::limits::MAX_HELLO_BODY;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb, Frame, FrameKind};
-use broker_protocol::{Echo, PayloadProtocol, Refusal, frame_bytes};
+use broker_protocol::{Echo, Header, PayloadProtocol, Refusal, frame_bytes};
 use broker_transport::frame_io::{FrameFault, FrameReader, ReadError};
 use broker_transport::stream::Stream;
 
@@ -32,6 +32,7 @@ use super::facts;
 use super::handoff::{self, Terms};
 use super::ownership::Held;
 use super::shell::{InFlight, Shell};
+use super::succession;
 
 /// How long a peer may take to read its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,9 +78,86 @@ pub(super) struct Open {
     key: ConnectionKey,
 }
 
+impl Open {
+    /// One that was admitted elsewhere.
+    pub(super) fn new(shell: &Rc<Shell>, key: ConnectionKey) -> Self {
+        Self { shell: Rc::clone(shell), key }
+    }
+}
+
 impl Drop for Open {
     fn drop(&mut self) {
         self.shell.forget(self.key);
+    }
+}
+
+/// A connection that is not answered yet, and what has come on it. Where the broker goes on as another program
+/// it goes along, and is dealt with from the beginning there.
+struct Unanswered<'a> {
+    shell: &'a Rc<Shell>,
+    accepted: Monotonic,
+    client: Option<(Stream, FrameReader)>,
+    /// The request, once it is read.
+    body: Bytes,
+    asks: Cell<Asks>,
+}
+
+/// What a request is to the succession of the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// One as any other.
+    Anything,
+    /// It has asked for it, and is told of it by the successor.
+    ForSuccession,
+}
+
+/// A connection on its way to the broker's successor.
+pub(super) struct Moved {
+    pub(super) stream: Stream,
+    pub(super) accepted: Monotonic,
+    /// All that was read of it.
+    pub(super) received: Vec<u8>,
+    pub(super) asks: Asks,
+}
+
+impl<'a> Unanswered<'a> {
+    const fn new(shell: &'a Rc<Shell>, client: (Stream, FrameReader), accepted: Monotonic) -> Self {
+        Self { shell, accepted, client: Some(client), body: Bytes::new(), asks: Cell::new(Asks::Anything) }
+    }
+
+    /// Takes the request; the connection is as unanswered as before.
+    fn take_body(&mut self) -> Bytes {
+        if let Some((_, reader)) = &mut self.client {
+            self.body = reader.take_body();
+        }
+        self.body.clone()
+    }
+
+    const fn stream(&self) -> Option<&Stream> {
+        match &self.client {
+            Some((stream, _)) => Some(stream),
+            None => None,
+        }
+    }
+
+    /// It is about to be answered here.
+    fn into_stream(mut self) -> Option<Stream> {
+        self.client.take().map(|(stream, _)| stream)
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.shell.moves().is_moving()
+            && let Some((stream, reader)) = self.client.take()
+        {
+            let received = match Header::of(&self.body) {
+                Ok(header) if !self.body.is_empty() => [&header.to_bytes(), &self.body[..]].concat(),
+                Ok(_) | Err(_) => reader.into_received(),
+            };
+            let (accepted, asks) = (self.accepted, self.asks.get());
+            self.shell.moves().add(Moved { stream, accepted, received, asks });
+        }
     }
 }
 
@@ -87,21 +165,23 @@ impl Drop for Open {
 /// request in flight: what was sent before a drain ends is answered.
 pub(super) async fn serve(
     shell: Rc<Shell>,
-    stream: Stream,
+    client: (Stream, FrameReader),
     key: ConnectionKey,
     peer: PeerKey,
     accepted: Monotonic,
     in_flight: InFlight,
 ) {
-    let open = Open { shell: Rc::clone(&shell), key };
+    let open = Open::new(&shell, key);
+    let mut unanswered = Unanswered::new(&shell, client, accepted);
     let patience = shell.settings().hello_timeout.value;
     let deadline = shell.clock().instant(accepted.saturating_add(patience));
-    let mut reader = FrameReader::new(MAX_HELLO_BODY);
-    let (read, in_flight) = read_request(&shell, key, &stream, &mut reader, deadline, in_flight).await;
+    let Some((stream, reader)) = &mut unanswered.client else { return };
+    let (read, in_flight) = read_request(&shell, key, stream, reader, deadline, in_flight).await;
+    let received = reader.received();
     let answer = match read {
         Ok(Ok(())) => {
-            let body = reader.take_body();
-            Exchange { shell: &shell, stream: &stream, key, peer, accepted }.answer(&body).await
+            let body = unanswered.take_body();
+            Exchange { unanswered: &unanswered, key, peer }.answer(&body).await
         }
         Ok(Err(NoFrame::OverQuota(over))) => {
             let held = over.held.saturating_add(over.wanted);
@@ -115,13 +195,15 @@ pub(super) async fn serve(
             tracing::debug!(%error, "a connection broke before its request was read");
             None
         }
-        Err(_) if reader.received() == 0 => None,
+        Err(_) if received == 0 => None,
         Err(_) => {
-            let refusal = Refusal::FrameTooLate { received: reader.received(), deadline: patience };
+            let refusal = Refusal::FrameTooLate { received, deadline: patience };
             Some(malformed(&shell, accepted, key, peer, refusal))
         }
     };
     let Some(Answer { bytes, then }) = answer else { return };
+    let answering = shell.moves().hold_back(&shell);
+    let Some(stream) = unanswered.into_stream() else { return };
     match then {
         Then::Close => {
             write_counted(&shell, key, &stream, &bytes).await;
@@ -131,8 +213,14 @@ pub(super) async fn serve(
             shell.tell(Input::Drain { deadline });
         }
         Then::Register { id, announcement } => {
-            drop(in_flight);
-            Box::pin(control::serve_registered(&shell, stream, peer, id, &announcement)).await;
+            drop((in_flight, answering));
+            // It is no client's any more, and outlives those.
+            shell.exempt(key);
+            let shell = Rc::clone(&shell);
+            tokio::task::spawn_local(async move {
+                control::serve_registered(&shell, stream, peer, id, &announcement).await;
+                drop(open);
+            });
         }
         Then::Pass(terms) => {
             // Rare enough to be kept out of every other connection's memory.
@@ -263,18 +351,24 @@ pub(super) fn encode(echo: &Echo<'_>, reply: &Reply) -> Vec<u8> {
 
 /// A connection whose first frame is there.
 struct Exchange<'a> {
-    shell: &'a Rc<Shell>,
-    stream: &'a Stream,
+    unanswered: &'a Unanswered<'a>,
     key: ConnectionKey,
     peer: PeerKey,
-    accepted: Monotonic,
 }
 
 impl Exchange<'_> {
+    const fn shell(&self) -> &Rc<Shell> {
+        self.unanswered.shell
+    }
+
+    const fn accepted(&self) -> Monotonic {
+        self.unanswered.accepted
+    }
+
     /// The answer; `None` when nobody is left to read it.
     async fn answer(&self, body: &Bytes) -> Option<Answer> {
-        match self.shell.call(|broker, now| broker.first_frame(now, self.accepted, self.key, self.peer, body))
-        {
+        let accepted = self.accepted();
+        match self.shell().call(|broker, now| broker.first_frame(now, accepted, self.key, self.peer, body)) {
             FirstFrame::Hello(admitted) => {
                 let reply = match self.keep(body) {
                     Ok(()) => self.hello(&admitted).await?,
@@ -289,7 +383,7 @@ impl Exchange<'_> {
                 })
             }
             FirstFrame::Admin(echo, request) => Some(match self.keep(body) {
-                Ok(()) => Box::pin(admin(self.shell, &echo, &request)).await,
+                Ok(()) => Box::pin(self.admin(&echo, &request)).await,
                 Err(reply) => encode(&echo, &reply).into(),
             }),
             FirstFrame::Announcement(echo, announcement) => Some(Answer {
@@ -306,44 +400,72 @@ impl Exchange<'_> {
         if body.len() <= USUAL_REQUEST {
             return Ok(());
         }
-        self.shell.call(|broker, now| {
+        self.shell().call(|broker, now| {
             let kept = broker.buffers(self.key, body.len());
-            kept.map_err(|over| broker.over_quota(now, self.accepted, self.key, over))
+            kept.map_err(|over| broker.over_quota(now, self.accepted(), self.key, over))
         })
     }
 
     async fn hello(&self, admitted: &Admitted<'_>) -> Option<Reply> {
         let service = admitted.service();
-        let known = self.shell.look(|broker, _| broker.stamp(service));
-        let definition = self.shell.definitions().check(service, known).await;
+        let shell = self.shell();
+        let known = shell.look(|broker, _| broker.stamp(service));
+        let definition = shell.definitions().check(service, known).await;
         let decision =
-            self.shell.call(|broker, now| broker.hello(now, self.accepted, self.key, admitted, definition));
+            shell.call(|broker, now| broker.hello(now, self.accepted(), self.key, admitted, definition));
         match decision {
             Decision::Reply(reply) => Some(reply),
             Decision::Wait => {
                 // Nothing ran since the decision, so the reply cannot have come yet.
-                let reply = self.shell.wait_for_reply(self.key);
+                let reply = shell.wait_for_reply(self.key);
+                let stream = self.unanswered.stream()?;
                 tokio::select! {
                     // A reply may hold a token, which somebody has to give back.
                     biased;
                     reply = reply => reply.ok(),
-                    _ = self.stream.hung_up() => None,
+                    _ = stream.hung_up() => None,
                 }
             }
         }
     }
+
+    async fn admin(&self, echo: &Echo<'_>, request: &AdminRequest) -> Answer {
+        let shell = self.shell();
+        if let Some(program) = succession::asked_for(request) {
+            self.unanswered.asks.set(Asks::ForSuccession);
+            // Where it comes to a succession, this is as far as it gets.
+            let reply = succession::ask(shell, program, request.json).await;
+            return Answer { bytes: admin_frame(echo, &reply), then: Then::Close };
+        }
+        // Some must not be dealt with twice.
+        let _held = shell.moves().hold_back(shell);
+        let reply = facts::answer(shell, request).await;
+        let then = if request.verb == AdminVerb::Shutdown as i32 {
+            let deadline =
+                (request.drain_deadline_ms > 0).then(|| Duration::from_millis(request.drain_deadline_ms));
+            Then::Drain { deadline }
+        } else {
+            Then::Close
+        };
+        Answer { bytes: admin_frame(echo, &reply), then }
+    }
 }
 
-async fn admin(shell: &Rc<Shell>, echo: &Echo<'_>, request: &AdminRequest) -> Answer {
-    let reply = facts::answer(shell, request).await;
-    let then = if request.verb == AdminVerb::Shutdown as i32 {
-        let deadline =
-            (request.drain_deadline_ms > 0).then(|| Duration::from_millis(request.drain_deadline_ms));
-        Then::Drain { deadline }
-    } else {
-        Then::Close
-    };
-    Answer { bytes: admin_frame(echo, &reply), then }
+/// Tells whoever has asked for the succession that it has happened.
+pub(super) async fn tell_of_succession(
+    shell: Rc<Shell>,
+    (stream, mut reader): (Stream, FrameReader),
+    key: ConnectionKey,
+    answer: impl FnOnce(&AdminRequest) -> AdminReply,
+) {
+    let _open = Open::new(&shell, key);
+    let _in_flight = shell.begin_answer();
+    let body = reader.take_body();
+    if let Ok(broker_core::hello::Request::Admin(echo, request)) = broker_core::hello::Request::decode(&body)
+    {
+        let bytes = admin_frame(&echo, &answer(&request));
+        write_counted(&shell, key, &stream, &bytes).await;
+    }
 }
 
 fn admin_frame(echo: &Echo<'_>, reply: &AdminReply) -> Vec<u8> {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use broker_core::admission::PeerKey;
 use broker_core::backends::ControlKey;
-use broker_core::broker::Input;
+use broker_core::broker::{Input, NotRegistered};
 use broker_core::handoff::BackendSlot;
 use broker_protocol::bytes::{Buf, BytesMut};
 use broker_protocol::control::{
@@ -51,10 +51,38 @@ pub(super) struct Control {
     ending: Notify,
     /// What has not left yet.
     queue: RefCell<BytesMut>,
+    /// What has come and is no whole frame yet.
+    unread: RefCell<BytesMut>,
+    /// What was announced there, once it was.
+    announced: Cell<Option<Capabilities>>,
+    /// How it came about.
+    origin: ControlOrigin,
     has_queued: Notify,
     /// Who waits for an answer, by the id of the request.
     asked: RefCell<HashMap<u64, oneshot::Sender<ControlMessage>>>,
     next_request: Cell<u64>,
+}
+
+/// How a control connection came about.
+#[derive(Clone, Debug)]
+pub(super) enum ControlOrigin {
+    /// Its backend was started with it.
+    Started,
+    /// Its backend has dialled, and said this.
+    Dialled(Box<Announcement>),
+}
+
+/// Where a control connection is at.
+#[derive(Debug, Default)]
+pub(super) struct ControlProgress {
+    /// What was announced there, once it was.
+    pub(super) announced: Option<Capabilities>,
+    /// What has come and is no whole frame yet.
+    pub(super) unread: Vec<u8>,
+    /// What has not left yet.
+    pub(super) unsent: Vec<u8>,
+    /// The number of the next question.
+    pub(super) next_request: u64,
 }
 
 /// Why a control connection ended.
@@ -83,18 +111,44 @@ pub(super) enum ControlEnd {
 }
 
 impl Control {
-    fn new(shell: &Shell, slot: BackendSlot, stream: Stream, recipient: io::Result<Recipient>) -> Rc<Self> {
+    fn new(
+        shell: &Shell,
+        slot: BackendSlot,
+        (stream, recipient): (Stream, io::Result<Recipient>),
+        origin: ControlOrigin,
+        progress: ControlProgress,
+    ) -> Rc<Self> {
         Rc::new(Self {
             key: shell.next_control(),
             slot,
             stream,
             recipient,
             ending: Notify::new(),
-            queue: RefCell::default(),
+            queue: RefCell::new(BytesMut::from(&progress.unsent[..])),
+            unread: RefCell::new(BytesMut::from(&progress.unread[..])),
+            announced: Cell::new(progress.announced),
+            origin,
             has_queued: Notify::new(),
             asked: RefCell::default(),
-            next_request: Cell::new(1),
+            next_request: Cell::new(progress.next_request.max(1)),
         })
+    }
+
+    pub(super) const fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(super) const fn origin(&self) -> &ControlOrigin {
+        &self.origin
+    }
+
+    pub(super) fn progress(&self) -> ControlProgress {
+        ControlProgress {
+            announced: self.announced.get(),
+            unread: self.unread.borrow().to_vec(),
+            unsent: self.queue.borrow().to_vec(),
+            next_request: self.next_request.get(),
+        }
     }
 
     pub(super) const fn key(&self) -> ControlKey {
@@ -199,25 +253,24 @@ impl Drop for Forget<'_> {
 struct Incoming<'a> {
     control: &'a Control,
     decoder: FrameDecoder,
-    buffer: BytesMut,
 }
 
 impl<'a> Incoming<'a> {
     fn new(control: &'a Control) -> Self {
         let decoder = FrameDecoder::with_limit(MAX_CONTROL_BODY);
-        Self { control, decoder, buffer: BytesMut::new() }
+        Self { control, decoder }
     }
 
     /// The next frame. Cancel-safe.
     async fn next(&mut self) -> Result<Frame, ControlEnd> {
         loop {
-            if let Some(frame) = self.decoder.decode(&mut self.buffer)? {
+            if let Some(frame) = self.decoder.decode(&mut self.control.unread.borrow_mut())? {
                 return Ok(frame);
             }
             let mut space = [0; READ_STEP];
             match self.control.stream.read_some(&mut space).await? {
                 0 => return Err(ControlEnd::Closed),
-                count => self.buffer.extend_from_slice(&space[..count]),
+                count => self.control.unread.borrow_mut().extend_from_slice(&space[..count]),
             }
         }
     }
@@ -243,21 +296,35 @@ impl Started {
     }
 }
 
+/// Makes the control connection of a backend that was started here.
+pub(super) fn of_started(
+    shell: &Shell,
+    slot: BackendSlot,
+    connection: (Stream, io::Result<Recipient>),
+    progress: ControlProgress,
+) -> Rc<Control> {
+    Control::new(shell, slot, connection, ControlOrigin::Started, progress)
+}
+
 /// Serves the control connection of a backend that was started here, until either ends. One that never
-/// says anything is plain v1.
+/// says anything is plain v1. `in_use` is there where it was announced to a predecessor.
 pub(super) async fn serve_started(
     shell: Rc<Shell>,
-    slot: BackendSlot,
-    (stream, recipient): (Stream, io::Result<Recipient>),
+    control: Rc<Control>,
     started: Started,
+    in_use: Option<InUse>,
 ) {
-    let control = Control::new(&shell, slot, stream, recipient);
     let mut incoming = Incoming::new(&control);
     let end = async {
-        let (id, announcement) = incoming.announcement().await?;
-        started.check(&announcement)?;
-        let announced = Capabilities::from_bits_retain(announcement.capabilities);
-        admit(&shell, &control, (id, announced), &mut incoming).await
+        let in_use = match in_use {
+            Some(in_use) => in_use,
+            None => {
+                let (id, announcement) = incoming.announcement().await?;
+                started.check(&announcement)?;
+                admit(&shell, &control, id, &announcement)?
+            }
+        };
+        exchange(&in_use, &mut incoming).await
     };
     let Err(end) = end.await;
     tracing::debug!(service = %started.service, version = %started.version, %end, "a control connection ended");
@@ -271,16 +338,17 @@ pub(super) async fn serve_registered(
     id: u64,
     announcement: &Announcement,
 ) {
-    let recipient = Recipient::peer_of(&stream);
-    let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
-        Ok(slot) => {
-            let control = Control::new(shell, slot, stream, recipient);
-            let announced = Capabilities::from_bits_retain(announcement.capabilities);
-            let mut incoming = Incoming::new(&control);
-            let Err(end) = admit(shell, &control, (id, announced), &mut incoming).await;
+    let progress = ControlProgress::default();
+    let end = match dialled(shell, stream, peer, announcement, progress) {
+        Ok(control) => {
+            let served = async {
+                let in_use = admit(shell, &control, id, announcement)?;
+                exchange(&in_use, &mut Incoming::new(&control)).await
+            };
+            let Err(end) = served.await;
             end.to_string()
         }
-        Err(why) => {
+        Err((stream, why)) => {
             let refusal = Admittance { admitted: false, reason: why.to_string() };
             if let Ok(refusal) = frame_bytes(&ControlMessage::Admittance(refusal).to_frame(id)) {
                 connection::write(&stream, &refusal).await;
@@ -292,16 +360,58 @@ pub(super) async fn serve_registered(
     tracing::debug!(service, version, end, "a control connection ended");
 }
 
-/// Takes a backend's control connection into use, and serves it until it ends.
-async fn admit(
+/// Goes on with the control connection of a backend that has dialled a predecessor; what serves it.
+///
+/// # Errors
+/// [`NotRegistered`]: the connection is of no more use.
+pub(super) fn resume_registered(
+    shell: &Rc<Shell>,
+    stream: Stream,
+    peer: PeerKey,
+    announcement: &Announcement,
+    progress: ControlProgress,
+) -> Result<impl Future<Output = ()> + use<>, NotRegistered> {
+    let control = dialled(shell, stream, peer, announcement, progress).map_err(|(_, why)| why)?;
+    let announced = Capabilities::from_bits_retain(announcement.capabilities);
+    let in_use = InUse::begin(shell, &control, announced);
+    Ok(async move {
+        let Err(end) = exchange(&in_use, &mut Incoming::new(&control)).await;
+        tracing::debug!(%end, "a control connection ended");
+    })
+}
+
+fn dialled(
+    shell: &Rc<Shell>,
+    stream: Stream,
+    peer: PeerKey,
+    announcement: &Announcement,
+    progress: ControlProgress,
+) -> Result<Rc<Control>, (Stream, NotRegistered)> {
+    let recipient = Recipient::peer_of(&stream);
+    match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
+        Ok(slot) => {
+            let origin = ControlOrigin::Dialled(Box::new(announcement.clone()));
+            Ok(Control::new(shell, slot, (stream, recipient), origin, progress))
+        }
+        Err(why) => Err((stream, why)),
+    }
+}
+
+/// Takes a backend's control connection into use.
+fn admit(
     shell: &Rc<Shell>,
     control: &Rc<Control>,
-    (id, announced): (u64, Capabilities),
-    incoming: &mut Incoming<'_>,
-) -> Result<Infallible, ControlEnd> {
+    id: u64,
+    announcement: &Announcement,
+) -> Result<InUse, ControlEnd> {
     let admitted = ControlMessage::Admittance(Admittance { admitted: true, reason: String::new() });
     control.send(&admitted.to_frame(id))?;
-    let _in_use = InUse::begin(shell, control, announced);
+    Ok(InUse::begin(shell, control, Capabilities::from_bits_retain(announcement.capabilities)))
+}
+
+/// Serves a control connection that is in use, until it ends.
+async fn exchange(in_use: &InUse, incoming: &mut Incoming<'_>) -> Result<Infallible, ControlEnd> {
+    let InUse { shell, control } = in_use;
     loop {
         let frame = tokio::select! {
             frame = incoming.next() => frame?,
@@ -318,26 +428,27 @@ async fn admit(
 }
 
 /// A control connection that offers go out on.
-struct InUse<'a> {
-    shell: &'a Rc<Shell>,
-    control: &'a Rc<Control>,
+pub(super) struct InUse {
+    shell: Rc<Shell>,
+    control: Rc<Control>,
 }
 
-impl<'a> InUse<'a> {
-    fn begin(shell: &'a Rc<Shell>, control: &'a Rc<Control>, announced: Capabilities) -> Self {
+impl InUse {
+    pub(super) fn begin(shell: &Rc<Shell>, control: &Rc<Control>, announced: Capabilities) -> Self {
         let (slot, key) = (control.slot, control.key);
+        control.announced.set(Some(announced));
         shell.add_control(slot, control);
         shell.tell(Input::ControlOpened { slot, control: key, announced });
-        Self { shell, control }
+        Self { shell: Rc::clone(shell), control: Rc::clone(control) }
     }
 }
 
-impl Drop for InUse<'_> {
+impl Drop for InUse {
     fn drop(&mut self) {
         // Whoever waits for an answer hears that there will be none.
         self.control.asked.borrow_mut().clear();
         let (slot, control) = (self.control.slot, self.control.key);
-        self.shell.remove_control(slot, self.control);
+        self.shell.remove_control(slot, &self.control);
         self.shell.tell(Input::ControlClosed { slot, control });
     }
 }

@@ -4,6 +4,7 @@
 //! bounded, and what does not fit is dropped and counted. Invariants: an event is written whole, with
 //! one `write`, or taken back; the file never exceeds [`MAX_LOG`]; a failure is told once, not per event.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use broker_protocol::BoundedEvent;
 use broker_protocol::limits::MAX_EVENT;
@@ -22,6 +24,8 @@ pub(crate) const MAX_LOG: u64 = 8 * 1024 * 1024;
 pub(crate) const ROTATED_LOGS: u32 = 4;
 /// Events that may wait for the disk.
 const QUEUE: usize = 1_024;
+/// How often a flush looks.
+const FLUSH_LOOK: Duration = Duration::from_micros(200);
 
 /// The log of one broker.
 #[derive(Debug)]
@@ -29,6 +33,9 @@ pub(crate) struct EventLog {
     queue: Option<SyncSender<BoundedEvent>>,
     writer: Option<JoinHandle<()>>,
     dropped: Arc<AtomicU64>,
+    /// How many were queued, and how many of those were written or could not be.
+    queued: Cell<u64>,
+    handled: Arc<AtomicU64>,
 }
 
 impl EventLog {
@@ -39,17 +46,28 @@ impl EventLog {
     pub(crate) fn start(path: PathBuf) -> io::Result<Self> {
         let (queue, events) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&dropped);
+        let handled = Arc::new(AtomicU64::new(0));
+        let counters = (Arc::clone(&dropped), Arc::clone(&handled));
         let writer = std::thread::Builder::new()
             .name("broker-events".into())
-            .spawn(move || write_all(&events, &mut LogFile::new(path, MAX_LOG), &counter))?;
-        Ok(Self { queue: Some(queue), writer: Some(writer), dropped })
+            .spawn(move || write_all(&events, &mut LogFile::new(path, MAX_LOG), &counters.0, &counters.1))?;
+        Ok(Self { queue: Some(queue), writer: Some(writer), dropped, queued: Cell::new(0), handled })
     }
 
     /// Queues an event; never waits.
     pub(crate) fn append(&self, event: BoundedEvent) {
         if self.queue.as_ref().is_none_or(|queue| queue.try_send(event).is_err()) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.queued.set(self.queued.get() + 1);
+        }
+    }
+
+    /// Waits until everything that is queued is written, but no longer than `limit`: a disk may hang.
+    pub(crate) fn flush(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while self.handled.load(Ordering::Acquire) < self.queued.get() && Instant::now() < deadline {
+            std::thread::sleep(FLUSH_LOOK);
         }
     }
 
@@ -70,7 +88,7 @@ impl Drop for EventLog {
     }
 }
 
-fn write_all(events: &Receiver<BoundedEvent>, log: &mut LogFile, dropped: &AtomicU64) {
+fn write_all(events: &Receiver<BoundedEvent>, log: &mut LogFile, dropped: &AtomicU64, handled: &AtomicU64) {
     let mut is_failing = false;
     while let Ok(event) = events.recv() {
         match log.append(&event) {
@@ -84,6 +102,7 @@ fn write_all(events: &Receiver<BoundedEvent>, log: &mut LogFile, dropped: &Atomi
                 is_failing = true;
             }
         }
+        handled.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -18,6 +18,7 @@ mod ownership;
 mod place;
 pub(crate) mod settings;
 mod shell;
+mod succession;
 mod tidying;
 mod watches;
 
@@ -41,6 +42,7 @@ use self::event_log::EventLog;
 use self::place::Place;
 use self::settings::{Settings, Sources};
 use self::shell::Shell;
+use self::succession::Takeover;
 use crate::cli::ServeArgs;
 use crate::failure::{EXIT_REFUSED, Failure};
 use crate::output;
@@ -59,30 +61,61 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: ServeArgs, sources: Sources<'_>) -> Result<ExitCode, Failure> {
     place::refuse_privileged()?;
     place::require_descriptors()?;
+    let (takeover, trial) = (args.takeover, args.takeover_trial);
     let mut settings = Settings::resolve(args, sources)?;
+    if let Some(form) = trial {
+        return succession::answer_trial(form).map(|()| ExitCode::SUCCESS);
+    }
     logging::start(settings.log.value)?;
     settings.fit_into_descriptor_limit();
     settings.prepare_directories()?;
-    let place = Place::take(&settings)?;
-    let failure = |what: &str, error: std::io::Error| Failure::refused(format!("{what}: {error}"));
-    let spawner =
-        Spawner::start().map_err(|error| failure("cannot start the thread that starts backends", error))?;
-    // That thread is the only other one by now. All that follow are started by this one, or by one that was.
+    let mut takeover = takeover.map(Takeover::take).transpose()?;
+    let place = match &mut takeover {
+        Some(takeover) => takeover.place()?,
+        None => Place::take(&settings)?,
+    };
+    // This thread forks from now on, and what serves is another one: a process's first thread lives as long as it.
+    let served = Spawner::serve_here(move |spawner| run_loop(settings, place, takeover, spawner));
+    served.map_err(|error| failure("cannot start the thread that serves", error))?
+}
+
+fn failure(what: &str, error: std::io::Error) -> Failure {
+    Failure::refused(format!("{what}: {error}"))
+}
+
+fn run_loop(
+    settings: Settings,
+    place: Place,
+    takeover: Option<Takeover>,
+    spawner: Spawner,
+) -> Result<ExitCode, Failure> {
+    // There is only the spawner's thread beside this one by now. All that follow are started by this one, or by
+    // one that was.
     confinement::confine(&settings)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| failure("cannot start the event loop", error))?;
     let exit = runtime.block_on(async {
-        let clock = Clock::start();
+        let clock = takeover.as_ref().map_or_else(Clock::start, |takeover| Clock::resume(takeover.uptime()));
         let events = EventLog::start(settings.event_log())
             .map_err(|error| failure("cannot start the thread that writes events", error))?;
         let stop = StopRequests::listen().map_err(|error| failure("cannot listen for signals", error))?;
         let (listener, lock) = place.listen()?;
+        let (listener, lock) = (Rc::new(listener), Rc::new(lock));
         let shell = Shell::new(broker(&settings), clock, settings, spawner, events);
-        let exit = serve(shell, listener, stop).await;
+        shell.moves().set_endpoint(&listener, &lock);
+        if let Some(takeover) = takeover {
+            takeover.carry_out(&shell).await;
+        }
+        let exit = serve(&shell, &listener, stop).await;
+        shell.moves().forget_endpoint();
+        if exit == Ended::Drained {
+            finish(&shell, listener).await;
+            tracing::info!("ended");
+        }
         drop(lock);
-        Ok(exit)
+        Ok(ExitCode::from(exit))
     });
     // What still runs on other threads is a hash or a read that nobody waits for any more.
     runtime.shutdown_background();
@@ -113,7 +146,25 @@ fn broker(settings: &Settings) -> shell::LiveBroker {
     broker
 }
 
-async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> ExitCode {
+/// How a broker has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// In good order.
+    Drained,
+    /// Because it was told to twice.
+    AtOnce,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Drained => Self::SUCCESS,
+            Ended::AtOnce => Self::from(EXIT_REFUSED),
+        }
+    }
+}
+
+async fn serve(shell: &Rc<Shell>, listener: &Listener, mut stop: StopRequests) -> Ended {
     let settings = shell.settings();
     tracing::info!(
         instance = %settings.instance.value,
@@ -122,29 +173,26 @@ async fn serve(shell: Rc<Shell>, listener: Listener, mut stop: StopRequests) -> 
         pid = std::process::id(),
         "serving"
     );
-    tokio::task::spawn_local(Rc::clone(&shell).keep_time());
-    tokio::task::spawn_local(Rc::clone(&shell).keep_tidy());
+    tokio::task::spawn_local(Rc::clone(shell).keep_time());
+    tokio::task::spawn_local(Rc::clone(shell).keep_tidy());
     tokio::task::spawn_local(leftovers::remove());
     let mut requests = 0;
     loop {
         tokio::select! {
-            () = accept(&shell, &listener) => {}
-            () = shell.stopped() => break,
+            () = accept(shell, listener) => {}
+            () = shell.stopped() => return Ended::Drained,
             signal = stop.next() => {
                 requests += 1;
                 if requests > 1 {
                     tracing::warn!(signal, "ending at once");
-                    remove_backend_sockets(&shell);
-                    return ExitCode::from(EXIT_REFUSED);
+                    remove_backend_sockets(shell);
+                    return Ended::AtOnce;
                 }
                 tracing::info!(signal, "draining; a second signal ends the broker at once");
                 shell.tell(Input::Drain { deadline: None });
             }
         }
     }
-    finish(&shell, listener).await;
-    tracing::info!("ended");
-    ExitCode::SUCCESS
 }
 
 /// Takes in every connection that waits, or a full turn of them. Cancelled only while it holds none that it
@@ -174,7 +222,7 @@ async fn accept(shell: &Rc<Shell>, listener: &Listener) {
 }
 
 /// Answers those who got in while it was still open, and leaves nothing behind.
-async fn finish(shell: &Rc<Shell>, listener: Listener) {
+async fn finish(shell: &Rc<Shell>, listener: Rc<Listener>) {
     // Those that queue right now, not whoever comes meanwhile.
     for _ in 0..DEFAULT_BACKLOG {
         match listener.try_accept() {

@@ -101,6 +101,11 @@ impl Place {
         Ok(Self { socket, path, lock })
     }
 
+    /// The endpoint of a predecessor.
+    pub(super) const fn taken_over(socket: BoundSocket, path: PathBuf, lock: InstanceLock) -> Self {
+        Self { socket, path, lock }
+    }
+
     /// Begins to accept; the lock is to be held as long as the listener lives.
     ///
     /// # Errors

@@ -19,23 +19,28 @@ use broker_core::entropy::BlockEntropy;
 use broker_core::handoff::BackendSlot;
 use broker_core::hello::Reply;
 use broker_core::time::{Monotonic, Now};
+use broker_protocol::limits::MAX_HELLO_BODY;
 use broker_protocol::wire::EventKind;
+use broker_protocol::wire::{AdminReply, AdminRequest};
 use broker_protocol::{BoundedEvent, ConnectionId};
+use broker_transport::frame_io::FrameReader;
 use broker_transport::listener::Accepted;
 use broker_transport::peer::{PeerCredentials, UserId};
 use broker_transport::process::Spawner;
+use broker_transport::stream::Stream;
 use foldhash::fast::RandomState;
 use tokio::sync::{Mutex, MutexGuard, Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::backends::{self, Process};
 use super::clock::Clock;
-use super::connection;
+use super::connection::{self, Asks, Moved};
 use super::control::Control;
 use super::entropy::SystemEntropy;
 use super::event_log::EventLog;
 use super::handoff::Parked;
 use super::settings::Settings;
+use super::succession::Moves;
 use super::tidying::Tidying;
 use super::watches::Watches;
 use crate::definitions::DefinitionDir;
@@ -74,6 +79,7 @@ pub(super) struct Shell {
     in_flight: Cell<usize>,
     all_answered: Notify,
     stop: Notify,
+    moves: Moves,
 }
 
 impl Shell {
@@ -107,6 +113,7 @@ impl Shell {
             in_flight: Cell::new(0),
             all_answered: Notify::new(),
             stop: Notify::new(),
+            moves: Moves::default(),
         })
     }
 
@@ -163,6 +170,7 @@ impl Shell {
         if self.due.replace(due) != due {
             self.due_changed.notify_one();
         }
+        self.moves.note_change();
     }
 
     fn carry_out(self: &Rc<Self>, action: Action) {
@@ -222,26 +230,96 @@ impl Shell {
 
     /// Takes in a connection that was just accepted.
     pub(super) fn take_in(self: &Rc<Self>, accepted: Accepted) {
+        let (stream, peer) = (accepted.stream, accepted.peer.ok());
+        if self.moves.is_moving() {
+            let accepted = self.clock.now().monotonic;
+            self.moves.add(Moved { stream, accepted, received: Vec::new(), asks: Asks::Anything });
+            return;
+        }
+        if let Some((key, peer, at)) = self.admit(peer) {
+            self.serve((stream, FrameReader::new(MAX_HELLO_BODY)), key, peer, at);
+        }
+    }
+
+    /// Takes in a connection that was moved, as if everything that was read of it came just now.
+    pub(super) fn take_back(
+        self: &Rc<Self>,
+        moved: Moved,
+        succeeded: impl FnOnce(&AdminRequest) -> AdminReply + 'static,
+    ) {
+        let Moved { stream, accepted, received, asks } = moved;
+        let Ok(reader) = FrameReader::resume(MAX_HELLO_BODY, &received) else { return };
+        let Some((key, peer, _)) = self.admit(stream.peer().ok()) else { return };
+        match asks {
+            Asks::Anything => self.serve((stream, reader), key, peer, accepted),
+            Asks::ForSuccession => {
+                let tell = connection::tell_of_succession(Rc::clone(self), (stream, reader), key, succeeded);
+                tokio::task::spawn_local(tell);
+            }
+        }
+    }
+
+    /// Asks the broker whether a peer may have a connection.
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        peer: Option<PeerCredentials>,
+    ) -> Option<(ConnectionKey, PeerKey, Monotonic)> {
         let key = ConnectionKey::new(self.next_connection.get());
         self.next_connection.set(key.get() + 1);
-        let (identity, peer) = identify(self.own_user, accepted.peer.ok());
-        match self.call(|broker, now| (broker.connected(now, key, identity), now)) {
-            (Arrival::Serve, now) => {
-                let in_flight = self.begin_answer();
-                let shell = Rc::clone(self);
-                let mut task =
-                    Box::pin(connection::serve(shell, accepted.stream, key, peer, now.monotonic, in_flight));
-                // Most requests are there already and are answered at once: those need no task.
-                let mut context = Context::from_waker(Waker::noop());
-                if task.as_mut().poll(&mut context).is_pending() {
-                    let task = tokio::task::spawn_local(task);
-                    let mut connections = self.connections.borrow_mut();
-                    connections.insert(key, task.abort_handle());
-                    self.tidying.began(connections.len());
-                }
-            }
-            (Arrival::Drop, _) => drop(accepted.stream),
+        let (identity, peer) = identify(self.own_user, peer);
+        match self.call(|broker, now| (broker.connected(now, key, identity), now.monotonic)) {
+            (Arrival::Serve, at) => Some((key, peer, at)),
+            (Arrival::Drop, _) => None,
         }
+    }
+
+    fn serve(
+        self: &Rc<Self>,
+        client: (Stream, FrameReader),
+        key: ConnectionKey,
+        peer: PeerKey,
+        accepted: Monotonic,
+    ) {
+        let in_flight = self.begin_answer();
+        let shell = Rc::clone(self);
+        let mut task = Box::pin(connection::serve(shell, client, key, peer, accepted, in_flight));
+        // Most requests are there already and are answered at once: those need no task.
+        let mut context = Context::from_waker(Waker::noop());
+        if task.as_mut().poll(&mut context).is_pending() {
+            let task = tokio::task::spawn_local(task);
+            let mut connections = self.connections.borrow_mut();
+            connections.insert(key, task.abort_handle());
+            self.tidying.began(connections.len());
+        }
+    }
+
+    /// A connection is no client's any more: it stays where it is when the others are moved.
+    pub(super) fn exempt(&self, key: ConnectionKey) {
+        if self.connections.borrow_mut().remove(&key).is_some() {
+            self.tidying.ended();
+        }
+    }
+
+    /// Ends the tasks of all clients' connections. As each ends it hands its connection on.
+    pub(super) fn end_client_tasks(&self) {
+        for task in self.connections.borrow().values() {
+            task.abort();
+        }
+    }
+
+    /// Whether a client's connection has a task.
+    pub(super) fn has_client_tasks(&self) -> bool {
+        !self.connections.borrow().is_empty()
+    }
+
+    /// What is to be moved where the broker goes on as another program.
+    pub(super) const fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
+    /// Waits until everything that was to be told is written, but no longer than `limit`.
+    pub(super) fn flush_events(&self, limit: Duration) {
+        self.events.flush(limit);
     }
 
     /// Forgets a connection whose task ends.
@@ -318,6 +396,21 @@ impl Shell {
     /// The copy of a connection that is on offer no more.
     pub(super) fn unpark(&self, connection: ConnectionId) -> Option<Parked> {
         self.parked.borrow_mut().remove(&connection).map(|(_, parked)| parked)
+    }
+
+    /// Keeps a process that runs.
+    pub(super) fn add_process(&self, slot: BackendSlot, process: &Rc<Process>) {
+        self.processes.borrow_mut().insert(slot, Rc::clone(process));
+    }
+
+    /// The process in this place.
+    pub(super) fn process(&self, slot: BackendSlot) -> Option<Rc<Process>> {
+        self.processes.borrow().get(&slot).cloned()
+    }
+
+    /// Every control connection that is in use.
+    pub(super) fn all_controls(&self) -> Vec<Rc<Control>> {
+        self.controls.borrow().values().cloned().collect()
     }
 
     /// Forgets a process that has ended.
