@@ -38,6 +38,14 @@ impl Wire {
         self.0.write_all(bytes).unwrap();
     }
 
+    /// Writes bytes as they are.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
     /// Writes a frame.
     pub fn send(&mut self, frame: &Frame) {
         self.write(&frame_of(&frame.encode_to_vec()));

@@ -85,3 +85,13 @@ fn a_client_may_die_at_any_step_of_an_adoption() {
 fn a_client_may_die_at_any_step_of_a_dialled_offer() {
     die_at_every_step(Way::Offered, Role::Client);
 }
+
+#[test]
+fn a_broker_may_die_at_any_step_of_its_upgrade() {
+    die_at_every_step(Way::Upgraded, Role::Broker);
+}
+
+#[test]
+fn whoever_asks_for_an_upgrade_may_die_at_any_step_of_it() {
+    die_at_every_step(Way::Upgraded, Role::Client);
+}

@@ -29,6 +29,8 @@ pub(crate) enum Way {
     Adopted,
     /// The connection is offered to a registered backend of plain v1.
     Offered,
+    /// The broker goes on as another program when half of it is there.
+    Upgraded,
 }
 
 /// Who dies.
@@ -89,7 +91,9 @@ impl Scene {
         let world = World::new();
         match way {
             Way::Passed => world.define("cache", &["--label", "spawn.activation=listen-fds"]),
-            Way::Dialled | Way::Started | Way::Adopted | Way::Offered => world.define("cache", &[]),
+            Way::Dialled | Way::Started | Way::Adopted | Way::Offered | Way::Upgraded => {
+                world.define("cache", &[])
+            }
         }
         let said = std::collections::BTreeMap::new();
         Self { way, role, world, broker: None, registered: None, at_rest: None, version: 0, said }
@@ -152,7 +156,7 @@ impl Scene {
         }
         match self.way {
             Way::Started | Way::Passed => {}
-            Way::Dialled => _ = self.backend(),
+            Way::Dialled | Way::Upgraded => _ = self.backend(),
             // The announcement may come a moment after the first agreement.
             Way::Adopted | Way::Offered => linux::wait_until("no handoff", || {
                 let mut client = self.world.connect();
@@ -253,9 +257,10 @@ impl Scene {
     fn client(&self) -> Command {
         let mut client = self.world.command(&World::program("by-hand"));
         client.arg(self.world.socket()).arg(self.version()).arg(match self.way {
-            Way::Dialled | Way::Started | Way::Passed => "dial",
-            Way::Adopted => "early",
-            Way::Offered => "offered",
+            Way::Dialled | Way::Started | Way::Passed => PathBuf::from("dial"),
+            Way::Adopted => PathBuf::from("early"),
+            Way::Offered => PathBuf::from("offered"),
+            Way::Upgraded => World::program("brokerd"),
         });
         client
     }

@@ -10,9 +10,9 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
-use broker_protocol::PayloadProtocol;
 use broker_protocol::prost::Message;
-use broker_protocol::wire::{ErrorCode, Frame, Hello, hello_reply};
+use broker_protocol::wire::{AdminReply, AdminRequest, ErrorCode, Frame, Hello, hello_reply};
+use broker_protocol::{PayloadProtocol, frame_bytes};
 use broker_tests::{Wire, hello, reply_of};
 
 const BIT_0: u64 = 1;
@@ -23,7 +23,7 @@ const ADOPTION: Duration = Duration::from_secs(2);
 pub(crate) fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, socket, version, way] = &arguments[..] else {
-        panic!("usage: by-hand SOCKET VERSION dial|offered|early")
+        panic!("usage: by-hand SOCKET VERSION dial|offered|early|BROKERD")
     };
     println!("ready");
     io::stdin().read_line(&mut String::new()).unwrap();
@@ -32,7 +32,7 @@ pub(crate) fn main() {
 
 fn said(socket: &Path, version: &str, way: &str) -> String {
     let Ok(mut wire) = Wire::try_connect(socket) else { return "unreachable".to_owned() };
-    match talk(&mut wire, version, way) {
+    match talk(&mut wire, socket, version, way) {
         Ok(said) => said,
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
             "hung".to_owned()
@@ -41,11 +41,12 @@ fn said(socket: &Path, version: &str, way: &str) -> String {
     }
 }
 
-fn talk(wire: &mut Wire, version: &str, way: &str) -> io::Result<String> {
+fn talk(wire: &mut Wire, socket: &Path, version: &str, way: &str) -> io::Result<String> {
     let client_capabilities = match way {
         "dial" => 0,
         "offered" => BIT_0,
-        _ => BIT_0 | BIT_32,
+        "early" => BIT_0 | BIT_32,
+        program => return upgrade(wire, socket, version, program),
     };
     let hello = Hello { client_capabilities, ..hello("cache", version) };
     wire.try_send(&Frame::request(PayloadProtocol::CONTROL, 7, hello.encode_to_vec()))?;
@@ -67,6 +68,26 @@ fn talk(wire: &mut Wire, version: &str, way: &str) -> io::Result<String> {
         }
     }
     Ok(judged(&wire.try_receive()?))
+}
+
+/// Has the broker go on as another program while half of a Hello is there.
+fn upgrade(wire: &mut Wire, socket: &Path, version: &str, program: &str) -> io::Result<String> {
+    let hello = Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", version).encode_to_vec());
+    let hello = frame_bytes(&hello).map_err(io::Error::other)?;
+    let (first, second) = hello.split_at(hello.len() / 2);
+    wire.try_write(first)?;
+    let mut asker = Wire::try_connect(socket)?;
+    let request = AdminRequest { upgrade_to: Some(program.to_owned()), ..AdminRequest::default() };
+    asker.try_send(&Frame::request(PayloadProtocol::ADMIN, 8, request.encode_to_vec()))?;
+    let answer = AdminReply::decode(asker.try_receive()?.payload).map_err(io::Error::other)?;
+    if answer.exit_code != 0 {
+        return Ok(answer.body);
+    }
+    wire.try_write(second)?;
+    match reply_of(&wire.try_receive()?) {
+        hello_reply::Result::Negotiated(agreed) => dial(Path::new(&agreed.backend_pipe)),
+        hello_reply::Result::Refused(refused) => Ok(format!("refused {}", name(refused.code()))),
+    }
 }
 
 fn dial(endpoint: &Path) -> io::Result<String> {
