@@ -5,11 +5,12 @@
 mod common;
 
 use std::fs;
-use std::ops::Not;
 use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Waker};
 
 use broker_transport::listener::{BindOptions, BoundSocket};
-use broker_transport::process::{Exit, Inherited, SpawnCommand, StopSignal};
+use broker_transport::process::{Exit, Inherited, SpawnCommand, Spawner, StopSignal};
 use broker_transport::stream::BlockingStream;
 
 use common::{eventually, said, sh, spawn};
@@ -105,10 +106,32 @@ async fn a_start_that_is_cancelled_leaves_no_process() {
     }
     // Starts happen one after another: once this one is through, so is the cancelled one.
     spawn(sh("exit 0")).await.wait().await.unwrap();
-    eventually("the cancelled child is gone", || {
-        fs::read_dir("/proc").unwrap().flatten().all(|entry| {
-            fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(marker)).not()
-        })
-    })
-    .await;
+    eventually("the cancelled child is gone", || !is_running(marker)).await;
+}
+
+#[tokio::test]
+async fn a_start_that_is_cancelled_when_it_is_through_leaves_no_process_and_no_zombie() {
+    let dir = tempfile::tempdir().unwrap();
+    let (is_up, pid) = (dir.path().join("up"), dir.path().join("pid"));
+    let script =
+        format!("echo $$ > {0}; mv {0} {1}; while :; do sleep 1000; done", pid.display(), is_up.display());
+    let spawner = Spawner::start().unwrap();
+    {
+        let mut start = pin!(spawner.spawn(sh(&script)));
+        assert!(start.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // Starts happen one after another: the answer to the first is there, and nobody has looked at it.
+        spawn(sh("exit 0")).await.wait().await.unwrap();
+        eventually("the child runs", || is_up.exists()).await;
+    }
+    let pid: u32 = fs::read_to_string(&is_up).unwrap().trim().parse().unwrap();
+    eventually("the child that nobody has got is reaped", || !Path::new(&format!("/proc/{pid}")).exists())
+        .await;
+}
+
+/// Whether any process has this in its command line.
+fn is_running(marker: &str) -> bool {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(marker)))
 }

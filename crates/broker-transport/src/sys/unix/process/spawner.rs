@@ -45,7 +45,7 @@ struct Shared {
 
 #[derive(Debug)]
 enum Request {
-    Spawn(Box<SpawnCommand>, oneshot::Sender<Result<RawChild, SpawnError>>),
+    Spawn(Box<SpawnCommand>, oneshot::Sender<Result<Unclaimed, SpawnError>>),
     Reap(Orphan),
     Open(u32, oneshot::Sender<Result<File, IdentityError>>),
     Succeed(Box<Succession>, mpsc::Sender<NotSucceeded>),
@@ -59,6 +59,28 @@ pub(super) struct RawChild {
     pub(super) pid: u32,
     pub(super) handle: Handle,
     pub(super) stderr: OwnedFd,
+}
+
+/// A child that its starter has not got yet. Nobody else knows of it: it is killed where it is dropped.
+#[derive(Debug)]
+struct Unclaimed {
+    child: Option<RawChild>,
+    spawner: Spawner,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> io::Result<ChildProcess> {
+        let child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
+        ChildProcess::adopt(child, &self.spawner)
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(RawChild { pid, handle, .. }) = self.child.take() {
+            self.spawner.reap(Orphan::to_kill(pid, handle));
+        }
+    }
 }
 
 /// A child that nobody waits for any more.
@@ -96,8 +118,8 @@ impl Spawner {
         }
         keep_children_waitable();
         let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Wake::new()? }) };
-        let shared = Arc::clone(&spawner.shared);
-        std::thread::Builder::new().name("broker-spawner".into()).spawn(move || serve(&shared))?;
+        let served = spawner.clone();
+        std::thread::Builder::new().name("broker-spawner".into()).spawn(move || serve(&served))?;
         Ok(running.insert(spawner).clone())
     }
 
@@ -119,14 +141,14 @@ impl Spawner {
             let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Wake::new()? }) };
             running.insert(spawner).clone()
         };
-        let shared = Arc::clone(&spawner.shared);
+        let served = spawner.clone();
         let finish = Finish(spawner.clone());
         let work = move || {
             let _finish = finish;
             work(spawner)
         };
         let worker = std::thread::Builder::new().name("broker-loop".into()).stack_size(STACK).spawn(work)?;
-        serve(&shared);
+        serve(&served);
         worker.join().or_else(|panic| std::panic::resume_unwind(panic))
     }
 
@@ -158,7 +180,7 @@ impl Spawner {
         let (answer, answered) = oneshot::channel();
         self.send(Request::Spawn(Box::new(command), answer));
         match answered.await {
-            Ok(child) => ChildProcess::adopt(child?, self).map_err(failure),
+            Ok(child) => child?.claim().map_err(failure),
             // The thread does not end, so this does not happen; if it did, it would be no panic.
             Err(gone) => Err(failure(io::Error::other(gone))),
         }
@@ -195,17 +217,18 @@ impl Drop for Finish {
     }
 }
 
-fn serve(shared: &Shared) {
+fn serve(spawner: &Spawner) {
+    let shared = &*spawner.shared;
     block_all_signals();
     let mut orphans: Vec<Orphan> = Vec::new();
     loop {
         while let Some(request) = next(shared) {
             match request {
                 Request::Spawn(command, answer) if !answer.is_closed() => {
-                    if let Err(Ok(RawChild { pid, handle, .. })) = answer.send(spawn(*command, &mut orphans))
-                    {
-                        orphans.push(kill(Orphan::to_kill(pid, handle)));
-                    }
+                    let child = spawn(*command, &mut orphans);
+                    let unclaimed = |child| Unclaimed { child: Some(child), spawner: spawner.clone() };
+                    // Who has asked may have gone, before it hears of it or after.
+                    drop(answer.send(child.map(unclaimed)));
                 }
                 Request::Spawn(..) => {}
                 Request::Reap(orphan) => orphans.push(kill(orphan)),
