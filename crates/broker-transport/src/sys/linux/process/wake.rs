@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::super::super::unix::process::request_queue::WakeUp;
+
 /// Readable from a wake until it is cleared.
 #[derive(Debug)]
 pub(crate) struct Wake(OwnedFd);
@@ -14,13 +16,15 @@ impl Wake {
     pub(crate) fn new() -> rustix::io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
+}
 
-    pub(crate) fn wake(&self) {
+impl WakeUp for Wake {
+    fn wake(&self) {
         // An eventfd refuses only when its counter is full: then the thread has news already.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         // Nothing to read is nothing to clear.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::ioctl_fionbio;
 
+use super::super::super::unix::process::request_queue::WakeUp;
 use super::pipe;
 
 /// More wakes at once leave the rest for the next round, which then comes at once.
@@ -25,13 +26,15 @@ impl Wake {
         ioctl_fionbio(&writing, true)?;
         Ok(Self { reading, writing })
     }
+}
 
-    pub(crate) fn wake(&self) {
+impl WakeUp for Wake {
+    fn wake(&self) {
         // A pipe refuses only when it is full: then the thread has news already.
         let _ = rustix::io::write(&self.writing, &[1]);
     }
 
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         // Nothing to read is nothing to clear.
         let _ = rustix::io::read(&self.reading, &mut [0; ROOM]);
     }

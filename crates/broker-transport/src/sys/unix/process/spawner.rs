@@ -4,7 +4,6 @@
 //! (PR_SET_PDEATHSIG(2const)). Invariant: all forks happen on this thread, and it never ends before the
 //! process does. Nothing here decides; requests come over a queue and answers go back.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +19,7 @@ use super::super::succession::become_successor;
 use super::child::{ChildProcess, kill_group};
 use super::exec::{REPORT_LEN, Stage, fork_and_exec};
 use super::plan::{Plan, prepare};
+use super::request_queue::RequestQueue;
 use crate::identity::{self, IdentityError};
 use crate::process::{ExecFailure, SpawnCommand, SpawnError};
 use crate::succession::{NotSucceeded, Succession};
@@ -33,14 +33,7 @@ static RUNNING: Mutex<Option<Spawner>> = Mutex::new(None);
 /// Starts processes. Clones and further starts share the one thread of this process.
 #[derive(Clone, Debug)]
 pub struct Spawner {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    queue: Mutex<VecDeque<Request>>,
-    /// Readable when the queue is not empty.
-    wake: Wake,
+    queue: Arc<RequestQueue<Request, Wake>>,
 }
 
 #[derive(Debug)]
@@ -117,7 +110,7 @@ impl Spawner {
             return Ok(spawner.clone());
         }
         keep_children_waitable();
-        let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Wake::new()? }) };
+        let spawner = Self { queue: Arc::new(RequestQueue::new(Wake::new()?)) };
         let served = spawner.clone();
         std::thread::Builder::new().name("broker-spawner".into()).spawn(move || serve(&served))?;
         Ok(running.insert(spawner).clone())
@@ -138,7 +131,7 @@ impl Spawner {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             keep_children_waitable();
-            let spawner = Self { shared: Arc::new(Shared { queue: Mutex::default(), wake: Wake::new()? }) };
+            let spawner = Self { queue: Arc::new(RequestQueue::new(Wake::new()?)) };
             running.insert(spawner).clone()
         };
         let served = spawner.clone();
@@ -158,7 +151,7 @@ impl Spawner {
     pub fn succeed(&self, succession: Succession) -> NotSucceeded {
         let (answer, answered) = mpsc::channel();
         let parts = Box::new(succession);
-        self.send(Request::Succeed(parts, answer));
+        self.queue.push(Request::Succeed(parts, answer));
         answered.recv().unwrap_or_else(|gone| NotSucceeded {
             succession: Box::default(),
             source: io::Error::other(gone),
@@ -178,7 +171,7 @@ impl Spawner {
         let program = command.program.clone();
         let failure = |source| SpawnError::Setup { program, stage: "watch the child", source };
         let (answer, answered) = oneshot::channel();
-        self.send(Request::Spawn(Box::new(command), answer));
+        self.queue.push(Request::Spawn(Box::new(command), answer));
         match answered.await {
             Ok(child) => child?.claim().map_err(failure),
             // The thread does not end, so this does not happen; if it did, it would be no panic.
@@ -194,17 +187,12 @@ impl Spawner {
     /// [`IdentityError`].
     pub async fn open_executable(&self, pid: u32) -> Result<File, IdentityError> {
         let (answer, answered) = oneshot::channel();
-        self.send(Request::Open(pid, answer));
+        self.queue.push(Request::Open(pid, answer));
         answered.await.unwrap_or_else(|gone| Err(identity::unreadable_process(pid, io::Error::other(gone))))
     }
 
     pub(crate) fn reap(&self, orphan: Orphan) {
-        self.send(Request::Reap(orphan));
-    }
-
-    fn send(&self, request: Request) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(request);
-        self.shared.wake.wake();
+        self.queue.push(Request::Reap(orphan));
     }
 }
 
@@ -213,16 +201,15 @@ struct Finish(Spawner);
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.0.send(Request::Finish);
+        self.0.queue.push(Request::Finish);
     }
 }
 
 fn serve(spawner: &Spawner) {
-    let shared = &*spawner.shared;
     block_all_signals();
     let mut orphans: Vec<Orphan> = Vec::new();
     loop {
-        while let Some(request) = next(shared) {
+        while let Some(request) = spawner.queue.next() {
             match request {
                 Request::Spawn(command, answer) if !answer.is_closed() => {
                     let child = spawn(*command, &mut orphans);
@@ -244,16 +231,13 @@ fn serve(spawner: &Spawner) {
         }
         // A failed reap leaves nothing to wait for.
         orphans.retain(|orphan| matches!(orphan.handle.reap(), Ok(None)));
-        let mut descriptors = vec![PollFd::new(&shared.wake, PollFlags::IN)];
-        descriptors.extend(orphans.iter().map(|orphan| PollFd::new(&orphan.handle, PollFlags::IN)));
-        // Interrupted or out of memory: the loop looks again.
-        let _ = poll(&mut descriptors, None);
-        shared.wake.clear();
+        spawner.queue.sleep(|wake| {
+            let mut descriptors = vec![PollFd::new(wake, PollFlags::IN)];
+            descriptors.extend(orphans.iter().map(|orphan| PollFd::new(&orphan.handle, PollFlags::IN)));
+            // Interrupted or out of memory: the loop looks again.
+            let _ = poll(&mut descriptors, None);
+        });
     }
-}
-
-fn next(shared: &Shared) -> Option<Request> {
-    shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
 fn kill(orphan: Orphan) -> Orphan {
