@@ -27,6 +27,8 @@ pub mod stop_requests;
 pub mod stream;
 #[cfg(feature = "tokio")]
 pub mod succession;
+#[cfg(feature = "tokio")]
+mod sync;
 #[allow(unsafe_code)]
 mod sys;
 mod unsupported;

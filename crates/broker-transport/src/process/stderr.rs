@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// How much of a child's stderr is kept, in bytes.
 pub const STDERR_RING_BYTES: usize = 8 * 1024;

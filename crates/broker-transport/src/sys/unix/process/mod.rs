@@ -1,14 +1,18 @@
 //! Processes by fork, exec and `waitpid`, as far as POSIX goes.
 //!
 //! `plan` prepares in the parent, `exec` runs in the child, `spawner` is the thread that forks and
-//! reaps, `request_queue` is how it is asked to, `child` and `watch` are what callers hold. From `os::process` come the `Handle` that holds on
-//! to a process, the `Bond` that ties a child to its parent's life, and the `Wake` of the thread.
+//! reaps, `request_queue` is how it is asked to, `child` and `watch` are what callers hold. From
+//! `os::process` come the `Handle` that holds on to a process, the `Bond` that ties a child to its parent's
+//! life, and the `Wake` of the thread.
 //! Invariant: nothing here knows how a system tells of a process's death.
 
 mod child;
 pub(crate) mod exec;
 mod plan;
+mod planted;
 pub(crate) mod request_queue;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 mod spawner;
 mod stderr_pipe;
 mod watch;

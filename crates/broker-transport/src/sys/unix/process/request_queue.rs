@@ -6,7 +6,10 @@
 //! wake back before it looks into the queue.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use super::planted::Bug;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How the thread is woken. A wake that comes while it is awake keeps it from falling asleep.
 pub(crate) trait WakeUp {
@@ -31,19 +34,30 @@ impl<R, W: WakeUp> RequestQueue<R, W> {
 
     /// Adds a request, and sees to it that it is looked at.
     pub(super) fn push(&self, request: R) {
+        if Bug::WakeBeforePush.is_planted() {
+            self.wake.wake();
+            self.requests().push_back(request);
+            return;
+        }
         self.requests().push_back(request);
         self.wake.wake();
     }
 
     /// The next request. After `None` there is nothing to do but to [sleep](Self::sleep).
     pub(super) fn next(&self) -> Option<R> {
-        self.requests().pop_front()
+        let request = self.requests().pop_front();
+        if request.is_none() && Bug::ClearAfterLook.is_planted() {
+            self.wake.clear();
+        }
+        request
     }
 
     /// Sleeps as `until_woken` does, which may also return for other reasons; then look at every request.
     pub(super) fn sleep(&self, until_woken: impl FnOnce(&W)) {
         until_woken(&self.wake);
-        self.wake.clear();
+        if !Bug::ClearAfterLook.is_planted() {
+            self.wake.clear();
+        }
     }
 
     /// Each change is one call, so what a panicking thread left is whole.

@@ -4,16 +4,17 @@
 //! while holding it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 
+use super::planted::Bug;
 use crate::process::StderrRing;
 
-const CHUNK: usize = 4096;
+pub(super) const CHUNK: usize = 4096;
 
 /// Most chunks that one look takes: a flooding child must not keep its reader for ever. More than any
 /// pipe holds by default (pipe(7): 64 KiB).
@@ -26,8 +27,8 @@ pub(super) struct StderrPipe {
     ended: Notify,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
     /// Nothing is left for now.
     Empty,
     /// There may be more.
@@ -94,17 +95,26 @@ impl StderrPipe {
     }
 
     fn take_chunk(&self) -> io::Result<State> {
-        let mut chunk = [0; CHUNK];
-        let mut ring = self.ring.lock();
-        match rustix::io::read(self.receiver.as_fd(), &mut chunk) {
-            Ok(0) => Ok(State::Ended),
-            Ok(length) => {
-                ring.push(&chunk[..length]);
-                Ok(State::More)
+        take_chunk(self.receiver.as_fd(), &self.ring)
+    }
+}
+
+/// Takes the next of what is in a pipe that does not block, while the ring is locked.
+pub(super) fn take_chunk(pipe: BorrowedFd<'_>, ring: &StderrRing) -> io::Result<State> {
+    let mut chunk = [0; CHUNK];
+    let mut locked = ring.lock();
+    match rustix::io::read(pipe, &mut chunk) {
+        Ok(0) => Ok(State::Ended),
+        Ok(length) => {
+            if Bug::UnlockedBeforePush.is_planted() {
+                drop(locked);
+                locked = ring.lock();
             }
-            Err(Errno::WOULDBLOCK) => Ok(State::Empty),
-            Err(Errno::INTR) => Ok(State::More),
-            Err(errno) => Err(errno.into()),
+            locked.push(&chunk[..length]);
+            Ok(State::More)
         }
+        Err(Errno::WOULDBLOCK) => Ok(State::Empty),
+        Err(Errno::INTR) => Ok(State::More),
+        Err(errno) => Err(errno.into()),
     }
 }
