@@ -10,12 +10,21 @@
 //! Behind it there may be an entry [on disk](crate::disk_cache), which is read and written elsewhere; what
 //! is forgotten here is forgotten there too.
 
+mod planted;
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(all(test, feature = "shuttle")))]
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use broker_transport::peer::PeerCredentials;
+#[cfg(all(test, feature = "shuttle"))]
+use shuttle::sync::{Mutex, MutexGuard};
 
+use self::planted::Bug;
 use crate::agreement::Agreement;
 use crate::conversation::Origin;
 use crate::disk_cache::Slot;
@@ -129,15 +138,39 @@ impl Memory {
     /// Keeps what came from disk, and served, for the sessions to come, unless there is something newer.
     pub(crate) fn keep(&self, known: &Known) {
         if known.origin == Origin::Disk {
-            self.lock().get_or_insert_with(|| Known { origin: Origin::Memory, ..known.clone() });
+            let mut remembered = self.lock();
+            if remembered.is_none() {
+                remembered = self.unlock_with(Bug::UnlockedBeforeKeep, remembered);
+                *remembered = Some(Known { origin: Origin::Memory, ..known.clone() });
+            }
         }
     }
 
     /// Forgets an agreement that did not keep its word, unless another has taken its place.
     pub(crate) fn forget(&self, agreement: &Arc<Agreement>) {
-        self.lock().take_if(|known| Arc::ptr_eq(&known.agreement, agreement));
+        {
+            let mut remembered = self.lock();
+            if remembered.as_ref().is_some_and(|known| Arc::ptr_eq(&known.agreement, agreement)) {
+                remembered = self.unlock_with(Bug::UnlockedBeforeForget, remembered);
+                *remembered = None;
+            }
+        }
         if let Some(disk) = &self.disk {
             disk.forget(agreement);
+        }
+    }
+
+    /// The lock as it is, between a look and the change that follows from it; given back meanwhile with a bug.
+    fn unlock_with<'a>(
+        &'a self,
+        bug: Bug,
+        locked: MutexGuard<'a, Option<Known>>,
+    ) -> MutexGuard<'a, Option<Known>> {
+        if bug.is_planted() {
+            drop(locked);
+            self.lock()
+        } else {
+            locked
         }
     }
 
@@ -156,9 +189,9 @@ mod tests {
 
     use super::*;
 
-    const KEEPALIVE: Duration = Duration::from_secs(10);
+    pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 
-    fn agreement(keepalive: Duration) -> Arc<Agreement> {
+    pub(super) fn agreement(keepalive: Duration) -> Arc<Agreement> {
         Arc::new(Agreement {
             daemon_version: "1.2.3".parse().unwrap(),
             backend_pipe: "/run/backend.sock".into(),
@@ -170,7 +203,7 @@ mod tests {
         })
     }
 
-    fn listener(pid: u32) -> PeerCredentials {
+    pub(super) fn listener(pid: u32) -> PeerCredentials {
         PeerCredentials { user: UserId::current(), gid: None, pid: NonZeroU32::new(pid) }
     }
 
