@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::workspace::{TaskResult, root};
-use crate::{bench, codegen, cross, layering, threats, unsafe_code};
+use crate::{bench, codegen, cross, layering, schedules, threats, unsafe_code};
 
 /// What becomes of a check whose tool is not there.
 #[derive(Clone, Copy)]
@@ -57,10 +57,14 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     let counting =
         ["clippy", "--package", "brokerd", "--features", "count-allocations", "--", "-D", "warnings"];
     cargo("lints of the broker that counts", &counting, &[])?;
+    let searched = [&["clippy", "--all-targets"][..], &schedules::SELECTION, &["--", "-D", "warnings"]];
+    cargo("lints of what searches schedules", &searched.concat(), &[])?;
     fuzz_programs()?;
     deny(absent)?;
     tests()?;
     planted_bugs()?;
+    step("schedules");
+    schedules::run(&[])?;
     cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;
     instructions(absent)?;
     cargo("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;

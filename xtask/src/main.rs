@@ -11,6 +11,7 @@ mod cross;
 mod faults;
 mod fuzz;
 mod layering;
+mod schedules;
 mod sim;
 mod threats;
 mod unsafe_code;
@@ -26,6 +27,7 @@ tasks:
   cross [...]         check for Windows, macOS and a newer Linux compiler (--help tells the options)
   layering            check that dependencies between the crates point one way
   sim [--seeds N]     live through N simulated histories of the broker (--help tells the options)
+  schedules [...]     search the schedules of the threads that share something (--help tells the options)
   unsafe [--check]    write the inventory of unsafe code (--check: only tell whether it is current)
   threats             check that SECURITY.md names a test for every threat
   bench NAME [...]    measure: hello, start, scale, handoff, hostile, instructions (--help tells the options)
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         ["threats"] => threats::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
         ["sim", options @ ..] => sim::run(options),
+        ["schedules", options @ ..] => schedules::run(options),
         ["faults", options @ ..] => faults::every_step(options),
         ["soak", options @ ..] => faults::soak(options),
         ["fuzz", options @ ..] => fuzz::run(options),
