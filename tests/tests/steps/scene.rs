@@ -92,7 +92,7 @@ impl Scene {
         match way {
             Way::Passed => world.define("cache", &["--label", "spawn.activation=listen-fds"]),
             Way::Dialled | Way::Started | Way::Adopted | Way::Offered | Way::Upgraded => {
-                world.define("cache", &[])
+                world.define("cache", &[]);
             }
         }
         let said = std::collections::BTreeMap::new();
