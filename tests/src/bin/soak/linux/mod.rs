@@ -1,5 +1,5 @@
 //! One broker after the other, services in several versions, clients of every kind; and one of them is killed, or
-//! stopped for a while, again and again.
+//! stopped for a while, or goes on as another program, again and again.
 //!
 //! In the first two thirds the broker is among those who die. In the last it is left alone, so that its memory can
 //! be compared with itself. Every few deaths all clients pause, and nothing may be left but what runs. Invariant:
@@ -68,6 +68,8 @@ struct Deaths {
     broker: u64,
     backends: u64,
     stops: u64,
+    /// Not one of them, though as sudden to whoever is at work.
+    upgrades: u64,
 }
 
 impl Deaths {
@@ -99,13 +101,17 @@ fn run(progress: &Progress, seed: u64) -> Vec<String> {
     let (mut next_look, mut looks) = (DEATHS_BETWEEN_LOOKS, 0);
     while progress.done(deaths.all()) < 1.0 && faults.is_empty() {
         let is_left_alone = progress.done(deaths.all()) > 2.0 / 3.0;
-        match random.below(10) {
-            0 if !is_left_alone => {
+        match random.below(20) {
+            0 | 1 if !is_left_alone => {
                 broker.kill();
                 broker = Broker::start(&world);
                 deaths.broker += 1;
             }
-            1 | 2 => deaths.stops += u64::from(stop_for_a_while(&world, &broker, &mut random)),
+            2 if !is_left_alone => {
+                faults.extend(upgrade(&world));
+                deaths.upgrades += 1;
+            }
+            3..=6 => deaths.stops += u64::from(stop_for_a_while(&world, &broker, &mut random)),
             _ => deaths.backends += u64::from(kill_a_backend(&world, &broker, &mut random)),
         }
         std::thread::sleep(Duration::from_millis(random.below(LONGEST_PAUSE_MS)));
@@ -125,9 +131,16 @@ fn run(progress: &Progress, seed: u64) -> Vec<String> {
     faults.extend(memory.judge(progress.most_deaths.is_none()));
     faults.extend(broker.end(&world));
     println!("killed: {} brokers, {} backends, {} clients", deaths.broker, deaths.backends, tally.killed());
+    println!("went on as another program: {} times", deaths.upgrades);
     println!("stopped for a while: {} backends; looked for leftovers {looks} times", deaths.stops);
     println!("{tally}\n{memory}");
     faults
+}
+
+/// Has the broker go on as another program, in the middle of everything.
+fn upgrade(world: &World) -> Option<String> {
+    let upgraded = world.run(&["upgrade", "--socket", world.socket().to_str().unwrap()]);
+    (!upgraded.is_success()).then(|| format!("the broker was not upgraded: {upgraded:?}"))
 }
 
 fn a_backend(world: &World, broker: &Broker, random: &mut Random) -> Option<u32> {
