@@ -22,8 +22,20 @@ use crate::time::{Monotonic, UnixMillis};
 pub enum Origin {
     /// The broker started it.
     Started,
+    /// A former broker started it.
+    Adopted,
     /// It ran already and was registered.
     Registered,
+}
+
+impl Origin {
+    /// Whether the broker answers for its process.
+    pub const fn is_ours(self) -> bool {
+        match self {
+            Self::Started | Self::Adopted => true,
+            Self::Registered => false,
+        }
+    }
 }
 
 /// Why the broker ends a backend.
@@ -247,7 +259,7 @@ impl Backend {
     /// Where it is dialled for offers: as it was registered, or as its definition says.
     pub fn handoff_endpoint(&self) -> Option<&str> {
         // One that was started has nothing to do with a registration that led nowhere.
-        let is_started = self.state.live().is_some_and(|live| live.origin == Origin::Started);
+        let is_started = self.state.live().is_some_and(|live| live.origin.is_ours());
         let registration = self.registration.as_ref().filter(|_| !is_started);
         let registered = registration.and_then(|registered| registered.handoff_endpoint.as_deref());
         let defined = || self.definition.as_ref()?.settings().handoff_endpoint.as_deref();
@@ -263,9 +275,7 @@ impl Backend {
     pub(crate) const fn is_ours_to_stop(&self) -> bool {
         match &self.state {
             BackendState::Spawning => true,
-            BackendState::Running(live) | BackendState::Draining(live, _) => {
-                matches!(live.origin, Origin::Started)
-            }
+            BackendState::Running(live) | BackendState::Draining(live, _) => live.origin.is_ours(),
             BackendState::Absent | BackendState::Probing | BackendState::Failed(_) => false,
         }
     }

@@ -61,7 +61,7 @@ impl<E: Entropy> Broker<E> {
         }
     }
 
-    fn probe(&mut self, slot: BackendSlot, endpoint: String) {
+    pub(super) fn probe(&mut self, slot: BackendSlot, endpoint: String) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.state = BackendState::Probing;
         backend.probed = Some(endpoint.clone());
@@ -378,7 +378,7 @@ impl<E: Entropy> Broker<E> {
     }
 
     /// Starts a backend because somebody waits for it.
-    fn start_for_waiters(&mut self, now: Now, slot: BackendSlot) {
+    pub(super) fn start_for_waiters(&mut self, now: Now, slot: BackendSlot) {
         let Some(backend) = self.backends.get(slot) else { return };
         let wanted_by: Vec<_> = backend.waiters.iter().map(|waiter| waiter.asker.peer).collect();
         let outcome = if self.is_serving() {
@@ -458,7 +458,7 @@ impl<E: Entropy> Broker<E> {
     pub(super) fn stop(&mut self, now: Now, slot: BackendSlot, reason: StopReason, patience: Duration) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         match std::mem::replace(&mut backend.state, BackendState::Absent) {
-            BackendState::Running(live) if live.origin == Origin::Started => {
+            BackendState::Running(live) if live.origin.is_ours() => {
                 backend.state = BackendState::Draining(live, reason);
             }
             other => {

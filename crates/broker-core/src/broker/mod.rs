@@ -15,6 +15,7 @@
 //! Invariants: every Hello ends in exactly one reply or in its connection's end; one start at a time
 //! per (service, version); a drain always ends.
 
+mod adoption;
 mod config;
 mod handoffs;
 mod lifecycle;
@@ -100,6 +101,13 @@ pub enum Input {
         slot: BackendSlot,
         /// The process behind it, or why there is none.
         outcome: Result<u32, String>,
+    },
+    /// What a former broker may have left in this place was looked at.
+    Adopted {
+        /// Which.
+        slot: BackendSlot,
+        /// Its process id and where it listens, or why it is not used.
+        outcome: Result<(u32, String), String>,
     },
     /// A backend's connections were looked for.
     Looked {
@@ -320,6 +328,7 @@ impl<E: Entropy> Broker<E> {
             Input::Started { slot, pid, endpoint } => self.started(now, slot, pid, endpoint),
             Input::StartFailed { slot, failure } => self.start_failed(now, slot, failure),
             Input::Probed { slot, outcome } => self.probed(now, slot, outcome),
+            Input::Adopted { slot, outcome } => self.adopted(now, slot, outcome),
             Input::Looked { slot, endpoint, is_in_use } => self.looked(now, slot, &endpoint, is_in_use),
             Input::ControlOpened { slot, control, announced } => {
                 self.control_opened(slot, control, announced);

@@ -5,8 +5,6 @@
 //! nothing under way that could not go along. Invariants: no token outlives the broker that issued it; what the
 //! successor does not inherit is nobody's promise: permits, budgets and counts begin anew.
 
-use std::sync::Arc;
-
 use broker_protocol::wire::EventKind;
 use broker_protocol::{BoundedEvent, ConnectionId, ServiceName, Severity, Version};
 
@@ -17,7 +15,6 @@ use crate::entropy::Entropy;
 use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
 use crate::hello::Tokens;
-use crate::metrics::OTHER;
 use crate::time::{Monotonic, Now, UnixMillis};
 
 /// A backend that the broker has started, as its successor gets it.
@@ -110,15 +107,7 @@ impl<E: Entropy> Broker<E> {
         definition: DefinitionCheck,
     ) -> BackendSlot {
         let InheritedBackend { service, version, pid, endpoint, last_hello, last_use, is_ending } = inherited;
-        // One whose definition is bad by now keeps running, and its next Hello is told so.
-        let _ = self.take_definition(now, service.as_str(), definition);
-        let definition = self.handler.definition(service.as_str()).map(Arc::clone);
-        let is_named = definition.as_ref().is_some_and(|definition| definition.policy().names(&version));
-        let label = if is_named { version.to_string() } else { OTHER.to_owned() };
-        let metrics = &mut self.metrics;
-        let slot = self.backends.entry(&service, &version, || metrics.series_of(service.as_str(), &label));
-        let Some(backend) = self.backends.get_mut(slot) else { return slot };
-        backend.definition = definition;
+        let slot = self.entry_of(now, &service, &version, definition);
         let live = LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started };
         self.now_running(now, slot, live);
         if let Some(backend) = self.backends.get_mut(slot) {

@@ -1,6 +1,7 @@
 //! The state machine, driven through time by hand.
 
 mod accounts;
+mod adoption;
 mod handoffs;
 mod registration;
 mod succession;

@@ -1,0 +1,102 @@
+//! What a former broker has left running.
+
+use super::*;
+use crate::backends::Origin;
+
+impl World {
+    fn expect(&mut self) -> Option<BackendSlot> {
+        let check = DefinitionCheck::Loaded(Arc::new(Definition::new(&self.definition).unwrap()), self.stamp);
+        let service = "cache".parse().unwrap();
+        let slot = self.broker.expect_adoption(self.now, &service, &"1.0.0".parse().unwrap(), check);
+        self.collect();
+        slot
+    }
+
+    fn adopted(&mut self, slot: BackendSlot, outcome: Result<u32, &str>) {
+        let outcome = outcome.map(|pid| (pid, format!("/run/be-{pid}.sock"))).map_err(str::to_owned);
+        self.tell(Input::Adopted { slot, outcome });
+    }
+}
+
+#[test]
+fn who_asks_meanwhile_waits_and_gets_what_was_left() {
+    let mut world = World::new();
+    let slot = world.expect().unwrap();
+    let (waiting, reply) = world.hello("1.0.0");
+    assert!(reply.is_none());
+    assert!(world.starts().is_empty());
+    world.adopted(slot, Ok(77));
+    assert_eq!(endpoint(world.reply_to(waiting)), "/run/be-77.sock");
+    let (_, reply) = world.hello("1.0.0");
+    assert_eq!(endpoint(reply.as_ref()), "/run/be-77.sock");
+    assert!(world.starts().is_empty());
+    assert_eq!(world.broker.backend(slot).unwrap().state().live().unwrap().origin, Origin::Adopted);
+}
+
+#[test]
+fn what_is_not_used_is_forgotten_and_another_one_started_where_somebody_waits() {
+    let mut world = World::new();
+    let slot = world.expect().unwrap();
+    let (waiting, _) = world.hello("1.0.0");
+    world.adopted(slot, Err("it has ended"));
+    assert_eq!(world.starts().len(), 1);
+    world.started(slot, 78);
+    assert_eq!(endpoint(world.reply_to(waiting)), "/run/be-78.sock");
+    assert!(world.signals().is_empty(), "it is not ended either: nobody knows whose it is");
+
+    let mut unasked = World::new();
+    let slot = unasked.expect().unwrap();
+    unasked.adopted(slot, Err("it has ended"));
+    assert!(unasked.broker.backend(slot).is_none() && unasked.starts().is_empty());
+}
+
+#[test]
+fn an_adopted_backend_is_ours_it_is_ended_when_idle_and_with_the_broker() {
+    let mut world = World::new().with_label("idle.timeout_secs", "60");
+    let slot = world.expect().unwrap();
+    world.adopted(slot, Ok(77));
+    world.pass(Duration::from_secs(61));
+    assert_eq!(world.looks(), [slot]);
+    world.looked(slot, 77, false);
+    assert_eq!(world.signals(), [StopSignal::Terminate]);
+    world.exited(slot, Exit::Unknown);
+    assert_eq!(world.events().last(), Some(&EventKind::DiedIdle));
+
+    let mut ending = World::new();
+    let slot = ending.expect().unwrap();
+    ending.adopted(slot, Ok(77));
+    ending.tell(Input::Drain { deadline: None });
+    assert_eq!(ending.signals(), [StopSignal::Terminate]);
+    assert!(!ending.stopped());
+    ending.exited(slot, Exit::Unknown);
+    assert!(ending.stopped());
+}
+
+#[test]
+fn a_place_that_is_taken_is_not_given_to_what_was_left() {
+    let (mut world, _) = World::running();
+    assert_eq!(world.expect(), None);
+    let mut registered = World::new();
+    registered.broker.register(Registration {
+        service: "cache".parse().unwrap(),
+        version: "1.0.0".parse().unwrap(),
+        endpoint: "/run/own.sock".into(),
+        handoff_endpoint: None,
+    });
+    assert_eq!(registered.expect(), None);
+    let slot = registered.broker.backends()[0].slot();
+    registered.adopted(slot, Ok(77));
+    assert_eq!(registered.broker.backend(slot).unwrap().state().as_str(), "absent", "it was not expected");
+}
+
+#[test]
+fn one_whose_end_is_seen_is_replaced_by_the_next_hello() {
+    let mut world = World::new();
+    let slot = world.expect().unwrap();
+    world.adopted(slot, Ok(77));
+    world.exited(slot, Exit::Unknown);
+    assert_eq!(world.events().last(), Some(&EventKind::DiedCrash));
+    let (_, reply) = world.hello("1.0.0");
+    assert!(reply.is_none());
+    assert_eq!(world.starts().len(), 1);
+}
