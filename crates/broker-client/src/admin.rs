@@ -5,6 +5,7 @@
 //! lane.
 
 use std::path::Path;
+use std::time::Duration;
 
 use broker_protocol::PayloadProtocol;
 use broker_protocol::bytes::Bytes;
@@ -59,10 +60,18 @@ pub(crate) struct Inquiry<'a> {
 
 impl<'a> Inquiry<'a> {
     pub(crate) fn new(endpoint: &'a Path, request: &AdminRequest) -> Result<Self, AdminError> {
+        Self::within(endpoint, request, round_trip_timeout()?)
+    }
+
+    pub(crate) fn within(
+        endpoint: &'a Path,
+        request: &AdminRequest,
+        timeout: Duration,
+    ) -> Result<Self, AdminError> {
         let request_id = next_request_id();
         let frame = Frame::request(PayloadProtocol::ADMIN, request_id, request.encode_to_vec());
         let exchange = Exchange::new(endpoint, &frame, MAX_FRAME_BODY)?;
-        Ok(Self { request_id, exchange, limit: Limit::from_now(round_trip_timeout()?) })
+        Ok(Self { request_id, exchange, limit: Limit::from_now(timeout) })
     }
 
     /// Makes it.

@@ -45,6 +45,18 @@ pub fn admin(endpoint: &Path, request: &AdminRequest) -> Result<AdminReply, Admi
     Inquiry::new(endpoint, request)?.run_blocking()
 }
 
+/// Asks the broker at `endpoint`; takes at most `timeout`, whatever the environment says.
+///
+/// # Errors
+/// [`AdminError`], and never [`AdminError::Config`].
+pub fn admin_within(
+    endpoint: &Path,
+    request: &AdminRequest,
+    timeout: Duration,
+) -> Result<AdminReply, AdminError> {
+    Inquiry::within(endpoint, request, timeout)?.run_blocking()
+}
+
 /// An open connection to a backend.
 #[derive(Debug)]
 pub struct Session {

@@ -95,6 +95,12 @@ pub fn is_executable(path: &Path) -> bool {
     sys::is_executable(path)
 }
 
+/// Whether this process may make files in a directory, as far as that can be told without making one; on Windows
+/// it cannot.
+pub fn is_writable_directory(path: &Path) -> bool {
+    sys::is_writable_directory(path)
+}
+
 /// Whether macOS keeps what lies at `path` from being executed because it was downloaded and the user has
 /// not approved of it yet; such a program fails to start, or is killed right after. `false` elsewhere, and
 /// where that cannot be told.

@@ -112,6 +112,22 @@ pub fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {
     sys::process_executable(pid)
 }
 
+/// Whether a process is stopped: by a signal such as `SIGSTOP`, or by a debugger.
+///
+/// # Errors
+/// [`IdentityError`]; [`IdentityError::Unsupported`] on Windows.
+pub fn process_is_stopped(pid: u32) -> Result<bool, IdentityError> {
+    sys::process_is_stopped(pid)
+}
+
+/// The control group that the system's service manager has put a process into, as `/user.slice/…/x.service`.
+///
+/// # Errors
+/// [`IdentityError`]; [`IdentityError::Unsupported`] but on Linux.
+pub fn control_group(pid: u32) -> Result<String, IdentityError> {
+    sys::control_group(pid)
+}
+
 /// BLAKE3 over the content of an executable.
 ///
 /// # Errors

@@ -33,6 +33,20 @@ pub fn descriptor_usage() -> io::Result<DescriptorUsage> {
     sys::descriptor_usage()
 }
 
+/// How many descriptors this process may have, now and at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorLimits {
+    /// The soft limit; `u64::MAX` when there is none.
+    pub soft: u64,
+    /// The highest that it can be raised to.
+    pub hard: u64,
+}
+
+/// The limits as they are; nothing is raised.
+pub fn descriptor_limits() -> DescriptorLimits {
+    sys::descriptor_limits()
+}
+
 /// Raises the soft limit of descriptors to the hard one and returns it.
 ///
 /// Children that this crate starts get the former limit, as programs that use `select` break above 1024.
@@ -64,4 +78,25 @@ pub struct InodeUsage {
 /// There is no such path; [`Unsupported`](crate::Unsupported) on Windows, where files are not counted so.
 pub fn inode_usage(path: &Path) -> io::Result<InodeUsage> {
     sys::inode_usage(path)
+}
+
+/// What a file system has left, and what it permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that this user may still write.
+    pub available: u64,
+    /// All bytes there are.
+    pub total: u64,
+    /// Whether nothing can be written.
+    pub read_only: bool,
+    /// Whether nothing can be executed.
+    pub no_execution: bool,
+}
+
+/// What the file system that `path` lies on has left (statvfs(3), `GetDiskFreeSpaceExW`).
+///
+/// # Errors
+/// There is no such path.
+pub fn space(path: &Path) -> io::Result<Space> {
+    sys::space(path)
 }

@@ -8,7 +8,7 @@ use std::fs;
 
 use broker_transport::files::facts;
 use broker_transport::identity::process_start_time;
-use broker_transport::lock::{InstanceLock, LockEntry, LockError};
+use broker_transport::lock::{InstanceLock, LockEntry, LockError, LockStanding, standing};
 
 const ENDPOINT: &str = "/run/x.sock";
 
@@ -194,4 +194,30 @@ mod windows {
         drop(next);
         assert!(!path.exists());
     }
+}
+
+#[test]
+fn a_look_tells_whether_a_lock_is_held_and_by_whom_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    assert_eq!(standing(&path).unwrap(), LockStanding::Absent);
+    assert!(!path.exists());
+    let lock = InstanceLock::acquire(&path, ENDPOINT).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let entry = LockEntry::parse(&text);
+    assert!(entry.as_ref().is_some_and(LockEntry::is_alive));
+    assert_eq!(standing(&path).unwrap(), LockStanding::Held { entry });
+    drop(lock);
+
+    fs::write(&path, "1\n1\n/run/x.sock\n").unwrap();
+    let entry = LockEntry::parse("1\n1\n/run/x.sock\n");
+    assert!(entry.as_ref().is_some_and(|entry| !entry.is_alive()));
+    assert_eq!(standing(&path).unwrap(), LockStanding::Left { entry });
+    fs::write(&path, "").unwrap();
+    assert_eq!(standing(&path).unwrap(), LockStanding::Left { entry: None });
+    assert_eq!(fs::read_to_string(&path).unwrap(), "");
+
+    fs::hard_link(&path, dir.path().join("other")).unwrap();
+    assert!(matches!(standing(&path), Err(LockError::NotAFile { .. })));
+    assert!(matches!(standing(dir.path()), Err(LockError::NotAFile { found: "a directory", .. })));
 }

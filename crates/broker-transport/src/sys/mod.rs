@@ -35,6 +35,8 @@ mod macos_rules;
 mod macos_socket_info;
 
 // What has nothing of the kind.
+#[cfg(not(target_os = "linux"))]
+pub(crate) mod locks_by_entry;
 #[cfg(all(feature = "sandbox", not(target_os = "linux")))]
 pub(crate) mod no_sandbox;
 
@@ -45,8 +47,8 @@ compile_error!("broker-transport knows Linux, macOS and Windows");
 pub(crate) use self::os::sandbox;
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use self::os::{
-    PLATFORM, connections, detach, files, identity, inherited, limits, listener, lock, memory, private_dir,
-    program, stream,
+    PLATFORM, connections, detach, files, held_locks, identity, inherited, limits, listener, lock, memory,
+    private_dir, program, stream,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use self::os::{passing, process, stop_requests, succession};

@@ -61,6 +61,29 @@ fn start_time(stat: &str) -> Option<u64> {
     behind_command.split_ascii_whitespace().nth(START_TIME)?.parse().ok()
 }
 
+pub(crate) fn process_is_stopped(pid: u32) -> Result<bool, IdentityError> {
+    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    let bytes = fs::read(&path).map_err(|source| unreadable(&path, source))?;
+    match String::from_utf8_lossy(&bytes).rsplit_once(')') {
+        Some((_, behind_command)) => Ok(behind_command.trim_start().starts_with(['T', 't'])),
+        None => Err(IdentityError::Malformed { path, expected: "a state" }),
+    }
+}
+
+pub(crate) fn control_group(pid: u32) -> Result<String, IdentityError> {
+    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let text = fs::read_to_string(&path).map_err(|source| unreadable(&path, source))?;
+    managed_group(&text).ok_or(IdentityError::Malformed { path, expected: "a control group" })
+}
+
+/// Of all hierarchies the one that the service manager keeps (cgroups(7)): with both, the older one says more.
+fn managed_group(text: &str) -> Option<String> {
+    let group = |controllers: &str| {
+        text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controllers)?.strip_prefix(':'))
+    };
+    group("name=systemd").or_else(|| group("")).map(str::to_owned)
+}
+
 pub(crate) fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {
     let link = process_executable_file(pid)?;
     fs::read_link(&link).map_err(|source| unreadable(&link, source))
@@ -87,6 +110,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_service_managers_group_is_found_among_all() {
+        let hybrid = "9:name=systemd:/user.slice/a.service\n4:memory:/other\n0::/\n";
+        assert_eq!(managed_group(hybrid).as_deref(), Some("/user.slice/a.service"));
+        assert_eq!(managed_group("0::/user.slice/b:c.service\n").as_deref(), Some("/user.slice/b:c.service"));
+        assert_eq!(managed_group("4:memory:/other\n"), None);
+        assert!(control_group(std::process::id()).unwrap().starts_with('/'));
+    }
+
+    #[test]
     fn a_command_with_parentheses_does_not_shift_the_start_time() {
         let fields: Vec<String> = (4..=52).map(|field| format!("{field}00")).collect();
         for command in ["sh", "a) S 1 (b", ")) ) 1 2 3"] {
@@ -94,6 +126,7 @@ mod tests {
             assert_eq!(start_time(&stat), Some(2200));
         }
         assert_eq!(start_time("42 (sh S 1"), None);
+        assert!(!process_is_stopped(std::process::id()).unwrap());
         assert_eq!(start_time("42 (sh) S 1 2"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What is Linux's own: `/proc`, `SO_PEERCRED`, pidfds, `close_range`.
 
 pub(crate) mod connections;
+pub(crate) mod held_locks;
 pub(crate) mod identity;
 pub(crate) mod memory;
 mod network_fs;
@@ -43,6 +44,11 @@ pub(crate) const fn raw_mode(stat: &rustix::fs::Stat) -> u32 {
 /// The highest descriptor limit that this process may set: its hard one.
 pub(crate) const fn highest_descriptor_limit(maximum: Option<u64>) -> Option<u64> {
     maximum
+}
+
+/// Whether a file system was mounted with `noexec`.
+pub(crate) const fn forbids_execution(facts: &rustix::fs::StatVfs) -> bool {
+    facts.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC)
 }
 
 /// Puts a file's content on the disk (fsync(2)).

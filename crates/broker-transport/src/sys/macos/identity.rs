@@ -12,6 +12,7 @@ use super::rules::{start_micros, uuid_text};
 use super::sysctl;
 use crate::endpoint::identity_text_macos;
 use crate::identity::IdentityError;
+use crate::unsupported::Unsupported;
 
 pub(crate) const ESRCH: i32 = libc::ESRCH;
 
@@ -67,6 +68,18 @@ pub(crate) fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {
     });
     path.truncate(length.map_err(|source| unreadable(process(pid), source))?);
     Ok(PathBuf::from(OsString::from_vec(path)))
+}
+
+/// `SSTOP` of `<sys/proc.h>`.
+const STOPPED: u32 = 4;
+
+pub(crate) fn process_is_stopped(pid: u32) -> Result<bool, IdentityError> {
+    let info = bsd_info(pid).map_err(|source| unreadable(process(pid), source))?;
+    Ok(info.pbi_status == STOPPED)
+}
+
+pub(crate) fn control_group(_pid: u32) -> Result<String, IdentityError> {
+    Err(Unsupported { operation: "telling a process's control group", platform: std::env::consts::OS }.into())
 }
 
 /// The file that lies at the executable's path now: there is no name for the one that runs. Where it was

@@ -22,6 +22,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 pub(crate) use self::quarantine::is_quarantined;
+pub(crate) use super::locks_by_entry as held_locks;
 #[cfg(feature = "sandbox")]
 pub(crate) use super::no_sandbox as sandbox;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
@@ -70,6 +71,11 @@ pub(crate) unsafe fn unmarked_end(_first: c_int, end: c_int) -> c_int {
 /// # Safety
 /// None is needed: libc keeps no signal for itself here.
 pub(crate) unsafe fn reset_reserved(_signal: c_int) {}
+
+/// Whether a file system forbids to execute what lies on it: statvfs(3) does not tell here.
+pub(crate) const fn forbids_execution(_facts: &rustix::fs::StatVfs) -> bool {
+    false
+}
 
 /// Puts a file's content on the disk itself: fsync(2) leaves it in the drive's cache here, fcntl(2)'s
 /// `F_FULLFSYNC` does not. A file system that has none, such as a mounted share, gets an fsync.

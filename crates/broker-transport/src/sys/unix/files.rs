@@ -42,6 +42,10 @@ pub(crate) fn is_executable(path: &Path) -> bool {
     rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
+pub(crate) fn is_writable_directory(path: &Path) -> bool {
+    path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok()
+}
+
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)

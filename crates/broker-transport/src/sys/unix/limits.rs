@@ -6,11 +6,12 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::super::os;
-use crate::limits::{DescriptorUsage, InodeUsage};
+use crate::limits::{DescriptorLimits, DescriptorUsage, InodeUsage, Space};
 
 /// The limit before it was raised, for children.
 static ORIGINAL: OnceLock<(Option<u64>, Option<u64>)> = OnceLock::new();
@@ -33,6 +34,13 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(highest.unwrap_or(u64::MAX))
 }
 
+pub(crate) fn descriptor_limits() -> DescriptorLimits {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let soft = current.unwrap_or(u64::MAX);
+    let hard = os::highest_descriptor_limit(maximum).unwrap_or(u64::MAX);
+    DescriptorLimits { soft, hard: hard.max(soft) }
+}
+
 pub(crate) fn is_descriptor_shortage(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
@@ -40,6 +48,16 @@ pub(crate) fn is_descriptor_shortage(error: &io::Error) -> bool {
 pub(crate) fn inode_usage(path: &Path) -> io::Result<InodeUsage> {
     let facts = rustix::fs::statvfs(path)?;
     Ok(InodeUsage { total: facts.f_files, free: facts.f_ffree })
+}
+
+pub(crate) fn space(path: &Path) -> io::Result<Space> {
+    let facts = rustix::fs::statvfs(path)?;
+    Ok(Space {
+        available: facts.f_bavail.saturating_mul(facts.f_frsize),
+        total: facts.f_blocks.saturating_mul(facts.f_frsize),
+        read_only: facts.f_flag.contains(StatVfsMountFlags::RDONLY),
+        no_execution: os::forbids_execution(&facts),
+    })
 }
 
 /// The limits that a child starts with, where this process's own are no longer the original ones.
@@ -69,11 +87,13 @@ mod tests {
 
     #[test]
     fn an_open_file_is_counted_and_the_limit_can_be_raised() {
-        let usage = descriptor_usage().unwrap();
+        let (usage, limits) = (descriptor_usage().unwrap(), descriptor_limits());
+        assert!(limits.soft <= limits.hard);
         assert!(usage.open >= 3 && usage.open <= usage.limit);
         assert!(usage.ratio() > 0.0 && usage.ratio() <= 1.0);
         let raised = raise_descriptor_limit().unwrap();
         assert!(raised >= usage.limit);
+        assert_eq!(raised, limits.hard);
         assert_eq!(descriptor_usage().unwrap().limit, raised);
     }
 
@@ -81,6 +101,8 @@ mod tests {
     fn inodes_are_counted_where_there_is_a_file_system() {
         let usage = inode_usage(&std::env::temp_dir()).unwrap();
         assert!(usage.free <= usage.total);
+        let space = space(&std::env::temp_dir()).unwrap();
+        assert!(space.available <= space.total && !space.read_only);
         assert_eq!(inode_usage(Path::new("/absent")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -88,6 +88,11 @@ pub(crate) fn is_executable(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("exe"))
 }
 
+/// Only an attempt tells.
+pub(crate) fn is_writable_directory(path: &Path) -> bool {
+    path.is_dir()
+}
+
 pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     let opening = Opening {
         access: GENERIC_WRITE | READ_CONTROL,

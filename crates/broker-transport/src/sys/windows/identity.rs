@@ -34,6 +34,7 @@ use windows_sys::core::{PWSTR, w};
 
 use super::calls::{Local, done, filled, owned, text};
 use crate::identity::IdentityError;
+use crate::unsupported::Unsupported;
 
 /// What opening a process that is not there fails with.
 pub(crate) const ESRCH: i32 = ERROR_INVALID_PARAMETER.cast_signed();
@@ -135,6 +136,18 @@ pub(crate) fn hostname() -> Result<String, IdentityError> {
 
 pub(crate) fn process_start_time(pid: u32) -> Result<u64, IdentityError> {
     of_process(pid, creation_time)
+}
+
+pub(crate) fn process_is_stopped(_pid: u32) -> Result<bool, IdentityError> {
+    Err(unsupported("telling whether a process is stopped"))
+}
+
+pub(crate) fn control_group(_pid: u32) -> Result<String, IdentityError> {
+    Err(unsupported("telling a process's control group"))
+}
+
+fn unsupported(operation: &'static str) -> IdentityError {
+    Unsupported { operation, platform: std::env::consts::OS }.into()
 }
 
 pub(crate) fn process_executable(pid: u32) -> Result<PathBuf, IdentityError> {

@@ -4,16 +4,18 @@
 
 use std::io;
 use std::path::Path;
+use std::ptr::null_mut;
 
 use windows_sys::Win32::Foundation::{
     ERROR_COMMITMENT_LIMIT, ERROR_NO_SYSTEM_RESOURCES, ERROR_NOT_ENOUGH_MEMORY, ERROR_NOT_ENOUGH_QUOTA,
     ERROR_TOO_MANY_OPEN_FILES,
 };
+use windows_sys::Win32::Storage::FileSystem::GetDiskFreeSpaceExW;
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
 
-use super::calls::done;
+use super::calls::{done, wide_path};
 use super::unsupported;
-use crate::limits::{DescriptorUsage, InodeUsage};
+use crate::limits::{DescriptorLimits, DescriptorUsage, InodeUsage, Space};
 
 /// Most handles that one process can have.
 const MOST_HANDLES: u64 = 1 << 24;
@@ -47,6 +49,19 @@ pub(crate) fn is_descriptor_shortage(error: &io::Error) -> bool {
 
 pub(crate) fn inode_usage(_path: &Path) -> io::Result<InodeUsage> {
     unsupported("counting inodes")
+}
+
+pub(crate) const fn descriptor_limits() -> DescriptorLimits {
+    DescriptorLimits { soft: MOST_HANDLES, hard: MOST_HANDLES }
+}
+
+/// A volume that is read-only says so when it is written to.
+pub(crate) fn space(path: &Path) -> io::Result<Space> {
+    let path = wide_path(path)?;
+    let (mut available, mut total) = (0, 0);
+    // SAFETY: the path ends with NUL, and the numbers are written to.
+    done(unsafe { GetDiskFreeSpaceExW(path.as_ptr(), &raw mut available, &raw mut total, null_mut()) })?;
+    Ok(Space { available, total, read_only: false, no_execution: false })
 }
 
 #[cfg(test)]

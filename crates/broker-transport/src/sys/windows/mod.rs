@@ -43,6 +43,7 @@ pub use std::os::windows::io::{
     AsHandle as AsDescriptor, BorrowedHandle as BorrowedDescriptor, OwnedHandle as OwnedDescriptor,
 };
 
+pub(crate) use super::locks_by_entry as held_locks;
 #[cfg(feature = "sandbox")]
 pub(crate) use super::no_sandbox as sandbox;
 use crate::endpoint::Platform;
