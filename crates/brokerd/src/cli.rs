@@ -1,10 +1,18 @@
 //! The command line, as clap reads it. What each command does is in the modules named after them.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use broker_protocol::{BrokerInstance, ServiceName, Version};
 use broker_transport::endpoint::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// How long a connection may take to send its first frame, in milliseconds.
+pub(crate) const HELLO_TIMEOUT_VARIABLE: &str = "RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS";
+/// What it may say.
+pub(crate) const HELLO_TIMEOUT_MS: RangeInclusive<u64> = 1..=3_600_000;
+/// Connections that may be open where nobody says otherwise.
+pub(crate) const MAX_CONNECTIONS: u32 = 1_024;
 
 /// Finds, starts and checks the right backend for every client, once for all tools.
 #[derive(Debug, Parser)]
@@ -32,6 +40,9 @@ pub(crate) enum Command {
     DemoBackend,
     /// Who the broker is, and its backends
     Status(AdminArgs),
+    /// Look for what keeps brokers, clients and backends from working here, and say how to mend it; changes
+    /// nothing, and needs no broker. Exit code 1 when something fails
+    Doctor(DoctorArgs),
     /// Everything the broker knows: status, configuration, budgets, recent events (JSON)
     Dump(AdminArgs),
     /// Every broker of this user, found on disk and asked (JSON)
@@ -91,6 +102,25 @@ pub(crate) struct AdminArgs {
     /// Print JSON where there is a text form too
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The broker: shared, svc:NAME or inst:NAME
+    #[arg(long, default_value = "shared", value_name = "INSTANCE")]
+    pub(crate) instance: BrokerInstance,
+    /// Its socket, where it does not listen at the instance's usual place
+    #[arg(long, value_name = "PATH", conflicts_with = "instance")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Where the service definitions are, if not where the environment says
+    #[arg(long, value_name = "DIR")]
+    pub(crate) service_dir: Option<PathBuf>,
+    /// Where the lifecycle events go, if not where the environment says
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -160,12 +190,12 @@ pub(crate) struct LimitArgs {
         long,
         value_name = "MS",
         default_value_t = 10_000,
-        env = "RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS",
-        value_parser = clap::value_parser!(u64).range(1..=3_600_000)
+        env = HELLO_TIMEOUT_VARIABLE,
+        value_parser = clap::value_parser!(u64).range(HELLO_TIMEOUT_MS)
     )]
     pub(crate) hello_timeout_ms: u64,
     /// Open connections; one peer gets at most half of them
-    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = MAX_CONNECTIONS, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub(crate) max_connections: u32,
     /// Hellos that a peer may send at once
     #[arg(long, value_name = "N", default_value_t = 256)]

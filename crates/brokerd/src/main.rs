@@ -7,6 +7,7 @@ mod admin_commands;
 mod cli;
 mod definitions;
 mod demo;
+mod doctor;
 mod failure;
 mod hello;
 mod output;
@@ -63,6 +64,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Demo => demo::run(),
         Command::DemoBackend => demo::backend(),
         Command::Status(args) => ask(AdminVerb::Status, &args),
+        Command::Doctor(args) => Ok(doctor::run(args)),
         Command::Dump(args) => ask(AdminVerb::Dump, &args),
         Command::ListInstances(args) => ask(AdminVerb::ListInstances, &args),
         Command::Healthz(args) => ask(AdminVerb::Healthz, &args),

@@ -8,7 +8,7 @@ mod domain;
 mod labels;
 mod policy;
 
-pub use definition::{BinaryFacts, Definition, DefinitionError, FileStamp, PathKind};
+pub use definition::{BinaryFacts, BinaryRule, Definition, DefinitionError, FileStamp, PathKind};
 pub use domain::TrustDomain;
 pub use labels::{Activation, Settings};
 pub use policy::VersionPolicy;

@@ -15,7 +15,7 @@ mod handoff;
 mod leftovers;
 mod logging;
 mod ownership;
-mod place;
+pub(crate) mod place;
 pub(crate) mod settings;
 mod shell;
 mod succession;

@@ -12,7 +12,7 @@ use super::settings::{Settings, unusable_directory};
 use crate::failure::Failure;
 
 /// Lets root serve.
-const ALLOW_PRIVILEGED: &str = "RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED";
+pub(crate) const ALLOW_PRIVILEGED: &str = "RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED";
 
 /// What to do where neither the socket nor its lock can be had.
 const ELSEWHERE: &str = "see to what is there, or choose another place with --socket PATH";

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 
 /// Descriptors kept for everything that is not a client's connection: backends, files, the event loop. Where
 /// there are fewer than twice as many, half of them.
-const RESERVED_DESCRIPTORS: u64 = 64;
+pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 /// Connections that a broker takes however few descriptors it has: one peer's and another's.
 const FEWEST_CONNECTIONS: u32 = 2;
 

@@ -1,0 +1,153 @@
+//! Asking the broker, within a bounded time, for nothing that it would have to do something for.
+//!
+//! The Hello is for a service that nobody has defined: it takes the whole way of a Hello, up to the very refusal, and
+//! starts nothing. Invariant: after the first answer that does not come, nothing else is asked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use broker_client::{
+    AdminError, AdminReply, ExchangeError, Hello, HelloError, Refused, ServiceName, Version, blocking,
+};
+use broker_protocol::wire::{AdminRequest, AdminVerb};
+use broker_transport::stream::{BlockingStream, ConnectError, ConnectErrorKind};
+use serde_json::Value;
+
+/// How long the broker has for each answer, and for taking a connection.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What became of asking.
+pub(super) enum Contact {
+    /// Nobody could be asked.
+    Nobody(ConnectError),
+    /// Somebody else's process listens there.
+    Foreign { user: u64 },
+    /// It takes connections and does not answer.
+    Silent { pid: Option<u32> },
+    /// It answers, but not as a broker does.
+    Broken { pid: Option<u32>, why: String },
+    /// It is a broker.
+    Answers(Box<Answers>),
+}
+
+/// What a broker says.
+pub(super) struct Answers {
+    /// The process that listens, by the kernel's word.
+    pub(super) pid: Option<u32>,
+    /// What it says to a Hello for a service that there is not.
+    pub(super) hello: HelloAnswer,
+    pub(super) healthz: AdminReply,
+    pub(super) readyz: AdminReply,
+    pub(super) status: Value,
+    /// The `values` of `config`.
+    pub(super) config: Value,
+}
+
+/// The answer to a Hello.
+pub(super) enum HelloAnswer {
+    Negotiated,
+    Refused(Box<Refused>),
+}
+
+impl Answers {
+    /// A value of its configuration, by its group and its name.
+    pub(super) fn setting(&self, group: &str, name: &str) -> &Value {
+        &self.config[group][name]["value"]
+    }
+
+    pub(super) fn version(&self) -> Option<&str> {
+        self.setting("broker", "version").as_str()
+    }
+}
+
+impl Contact {
+    pub(super) fn seek(socket: &Path) -> Self {
+        let stream = match BlockingStream::connect(socket, Some(PATIENCE)) {
+            Ok(stream) => stream,
+            Err(error) if error.kind == ConnectErrorKind::Busy => return Self::Silent { pid: None },
+            Err(error) => return Self::Nobody(error),
+        };
+        let pid = match stream.peer() {
+            Ok(peer) if !peer.user.is_self() => return Self::Foreign { user: peer.user.key() },
+            Ok(peer) => peer.pid.map(std::num::NonZero::get),
+            Err(error) => return Self::Broken { pid: None, why: error.to_string() },
+        };
+        drop(stream);
+        match ask(socket, pid) {
+            Ok(answers) => Self::Answers(Box::new(answers)),
+            Err(Unanswered::Late) => Self::Silent { pid },
+            Err(Unanswered::Wrong(why)) => Self::Broken { pid, why },
+        }
+    }
+
+    pub(super) fn answers(&self) -> Option<&Answers> {
+        match self {
+            Self::Answers(answers) => Some(answers),
+            Self::Nobody(_) | Self::Foreign { .. } | Self::Silent { .. } | Self::Broken { .. } => None,
+        }
+    }
+}
+
+enum Unanswered {
+    Late,
+    Wrong(String),
+}
+
+impl From<ExchangeError> for Unanswered {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::TimedOut { .. } => Self::Late,
+            error => Self::Wrong(error.to_string()),
+        }
+    }
+}
+
+impl From<AdminError> for Unanswered {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Exchange(error) => error.into(),
+            error @ (AdminError::Config(_) | AdminError::Protocol(_) | AdminError::Refused(_)) => {
+                Self::Wrong(error.to_string())
+            }
+        }
+    }
+}
+
+fn ask(socket: &Path, pid: Option<u32>) -> Result<Answers, Unanswered> {
+    let hello = match blocking::say_hello(socket, &nobodys_hello()?, PATIENCE) {
+        Ok(_) => HelloAnswer::Negotiated,
+        Err(HelloError::Refused(refused)) => HelloAnswer::Refused(refused),
+        Err(HelloError::Exchange(error)) => return Err(error.into()),
+        Err(error @ (HelloError::FieldTooLong { .. } | HelloError::Protocol(_))) => {
+            return Err(Unanswered::Wrong(error.to_string()));
+        }
+    };
+    let admin = |verb: AdminVerb| {
+        let request = AdminRequest { verb: verb.into(), json: true, ..AdminRequest::default() };
+        blocking::admin_within(socket, &request, PATIENCE)
+    };
+    let json = |verb| -> Result<Value, Unanswered> {
+        let body = admin(verb)?.body;
+        serde_json::from_str(&body)
+            .map_err(|error| Unanswered::Wrong(format!("{} is no JSON: {error}", verb.as_str_name())))
+    };
+    Ok(Answers {
+        pid,
+        hello,
+        healthz: admin(AdminVerb::Healthz)?,
+        readyz: admin(AdminVerb::Readyz)?,
+        status: json(AdminVerb::Status)?,
+        config: json(AdminVerb::Config)?["values"].take(),
+    })
+}
+
+/// A Hello for a service of a name that nobody has chosen.
+fn nobodys_hello() -> Result<Hello, Unanswered> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Unanswered::Wrong(format!("no random bytes: {error}")))?;
+    let name = format!("doctor-{:016x}", u64::from_ne_bytes(random));
+    let wrong = |what: String| Unanswered::Wrong(what);
+    let service = ServiceName::parse(&name).map_err(|error| wrong(error.to_string()))?;
+    let version = Version::parse("0.0.0").map_err(|error| wrong(error.to_string()))?;
+    Ok(Hello::new(service, version).client_lib("brokerd-doctor", env!("CARGO_PKG_VERSION")))
+}

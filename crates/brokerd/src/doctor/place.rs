@@ -1,0 +1,137 @@
+//! The directories that are looked at, and how each would be put elsewhere.
+//!
+//! Nothing is looked at here. Invariant: they are derived as the broker does it, from the same environment.
+
+use std::path::{Path, PathBuf};
+
+use broker_transport::endpoint::{self, EndpointError, Platform};
+
+use super::mend;
+use crate::cli::DoctorArgs;
+
+/// What a place is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chosen {
+    /// An option of this command.
+    Option(&'static str),
+    /// A variable that is set.
+    Variable(&'static str),
+    /// Nobody; this variable would.
+    Default(&'static str),
+    /// Nobody; this option of `brokerd serve` would.
+    OptionOfServe(&'static str),
+}
+
+/// A directory, or an endpoint.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: Result<PathBuf, EndpointError>,
+    pub(super) chosen: Chosen,
+}
+
+impl Place {
+    /// A command after which it is another place.
+    pub(super) fn elsewhere(&self) -> String {
+        match self.chosen {
+            Chosen::Variable(variable) => mend::unset([variable]),
+            Chosen::Option(option) => format!("brokerd doctor # without {option}"),
+            Chosen::Default(variable) => mend::set(variable, new_directory()),
+            Chosen::OptionOfServe(option) => {
+                format!("brokerd serve {option} {}", mend::word(new_directory()))
+            }
+        }
+    }
+
+    /// The path, where there is one.
+    pub(super) fn known(&self) -> Option<&Path> {
+        self.path.as_deref().ok()
+    }
+}
+
+/// One that nobody has yet.
+fn new_directory() -> PathBuf {
+    std::env::temp_dir().join(format!("running-process-own-{}", std::process::id()))
+}
+
+/// A command that gives a variable the value which the system means it to have; `None` for one that it does not know.
+pub(super) fn default_of(variable: &str) -> Option<String> {
+    let command = match variable {
+        "HOME" => "eval \"export HOME=~$(id -un)\"",
+        "TMPDIR" => "export TMPDIR=\"$(getconf DARWIN_USER_TEMP_DIR)\"",
+        "LOCALAPPDATA" => r"set LOCALAPPDATA=%USERPROFILE%\AppData\Local",
+        "APPDATA" => r"set APPDATA=%USERPROFILE%\AppData\Roaming",
+        _ => return None,
+    };
+    Some(command.to_owned())
+}
+
+/// The variable that says where sockets lie, or what belongs to them.
+pub(super) const fn runtime_variable() -> &'static str {
+    match Platform::CURRENT {
+        Platform::Linux => "XDG_RUNTIME_DIR",
+        Platform::MacOs => "TMPDIR",
+        Platform::Windows => "LOCALAPPDATA",
+    }
+}
+
+/// By the first of these variables that is set and not empty, or else by none.
+fn by_variable(variables: &[&'static str], default: Chosen) -> Chosen {
+    let is_set = |variable: &&&'static str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    variables.iter().find(is_set).map_or(default, |variable| Chosen::Variable(variable))
+}
+
+fn by_option(path: &Path, option: &'static str) -> Place {
+    let absolute = std::path::absolute(path);
+    let path = absolute.map_err(|_| EndpointError::NoDirectory { path: path.to_path_buf() });
+    Place { path, chosen: Chosen::Option(option) }
+}
+
+/// Where this user's sockets lie.
+pub(super) fn runtime_dir() -> Place {
+    let variable = runtime_variable();
+    let chosen = by_variable(&[variable], Chosen::Default(variable));
+    Place { path: endpoint::current_runtime_dir(), chosen }
+}
+
+/// Where the broker that is meant listens.
+pub(super) fn socket(args: &DoctorArgs) -> Place {
+    match &args.socket {
+        Some(path) => {
+            let absolute = endpoint::absolute(path);
+            let path = absolute.map_err(|_| EndpointError::NoDirectory { path: path.clone() });
+            Place { path, chosen: Chosen::Option("--socket") }
+        }
+        None => Place { path: endpoint::broker_endpoint(&args.instance), chosen: runtime_dir().chosen },
+    }
+}
+
+/// Where the definitions are.
+pub(super) fn service_dir(args: &DoctorArgs) -> Place {
+    match &args.service_dir {
+        Some(path) => by_option(path, "--service-dir"),
+        None => Place {
+            path: endpoint::service_definition_dir(),
+            chosen: by_variable(
+                match Platform::CURRENT {
+                    Platform::Linux => &[endpoint::SERVICE_DEF_DIR_VARIABLE, "XDG_CONFIG_HOME"],
+                    Platform::MacOs | Platform::Windows => &[endpoint::SERVICE_DEF_DIR_VARIABLE],
+                },
+                Chosen::Default(endpoint::SERVICE_DEF_DIR_VARIABLE),
+            ),
+        },
+    }
+}
+
+/// Where the lifecycle events go.
+pub(super) fn state_dir(args: &DoctorArgs) -> Place {
+    match &args.state_dir {
+        Some(path) => by_option(path, "--state-dir"),
+        None => Place {
+            path: endpoint::state_dir(),
+            chosen: match Platform::CURRENT {
+                Platform::Linux => by_variable(&["XDG_STATE_HOME"], Chosen::Default("XDG_STATE_HOME")),
+                Platform::MacOs | Platform::Windows => Chosen::OptionOfServe("--state-dir"),
+            },
+        },
+    }
+}
