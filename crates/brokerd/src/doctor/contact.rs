@@ -14,7 +14,7 @@ use broker_transport::stream::{BlockingStream, ConnectError, ConnectErrorKind};
 use serde_json::Value;
 
 /// How long the broker has for each answer, and for taking a connection.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What became of asking.
 pub(super) enum Contact {

@@ -20,7 +20,7 @@ pub(super) enum Look {
     Each(fn(&Facts) -> Vec<(String, Finding)>),
 }
 
-const fn one(id: &'static str, look: fn(&Facts) -> Finding) -> Check {
+pub(super) const fn one(id: &'static str, look: fn(&Facts) -> Finding) -> Check {
     Check { id, look: Look::One(look) }
 }
 

@@ -1,11 +1,13 @@
 //! The broker that answers: whether it is the one that is meant, of this version, and has what it needs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use broker_transport::endpoint::Platform;
 use serde_json::Value;
 
 use super::executables::{self, Running};
+use super::system;
 use crate::doctor::contact::{Answers, Contact};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
@@ -23,29 +25,39 @@ fn of_broker(facts: &Facts, look: impl Fn(&Answers) -> Finding) -> Finding {
 
 /// The command that ends this broker and starts another in the same way, as far as it tells.
 fn restart(facts: &Facts, answers: &Answers) -> String {
-    let shutdown = facts.broker_command("shutdown");
     let mut serve = "brokerd serve".to_owned();
     for option in options(&answers.config) {
         serve.push(' ');
         serve.push_str(&option);
     }
+    instead(facts, answers, &serve)
+}
+
+/// The command that ends this broker, waits until it is gone, and does something else then.
+fn instead(facts: &Facts, answers: &Answers, then: &str) -> String {
+    let shutdown = facts.broker_command("shutdown");
     match (Platform::CURRENT, answers.pid) {
         (Platform::Linux | Platform::MacOs, Some(pid)) => {
-            format!("{shutdown}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done; {serve}")
+            format!("{shutdown}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done; {then}")
         }
         (Platform::Linux | Platform::MacOs, None) | (Platform::Windows, _) => {
-            format!("{shutdown} && {serve}")
+            format!("{shutdown} && {then}")
         }
     }
 }
 
-/// The options that a broker was started with, by where its values come from.
+/// The options that a broker was started with, by where its values come from. Several may come from one: the first is
+/// the value itself.
 fn options(config: &Value) -> Vec<String> {
     let groups = config.as_object().into_iter().flat_map(|groups| groups.values());
     let leaves = groups.filter_map(Value::as_object).flat_map(|group| group.values());
+    let mut known = BTreeSet::new();
     leaves
         .filter_map(|leaf| {
             let flag = leaf["source"].as_str()?.strip_prefix("flag:")?;
+            if !known.insert(flag) {
+                return None;
+            }
             match &leaf["value"] {
                 Value::Bool(true) => Some(flag.to_owned()),
                 Value::String(text) => Some(format!("{flag} {}", mend::word(text))),
@@ -64,14 +76,9 @@ pub(in crate::doctor) fn instance(facts: &Facts) -> Finding {
         }
         Finding::fail(
             format!("'{}' is expected there, and '{says}' listens", facts.args.instance),
-            restart_as_meant(facts, answers),
+            instead(facts, answers, &facts.serve_command()),
         )
     })
-}
-
-fn restart_as_meant(facts: &Facts, answers: &Answers) -> String {
-    let end = answers.pid.map_or_else(|| facts.broker_command("shutdown"), mend::end);
-    format!("{end}; {}", facts.serve_command())
 }
 
 pub(in crate::doctor) fn version(facts: &Facts) -> Finding {
@@ -130,13 +137,9 @@ pub(in crate::doctor) fn connections(facts: &Facts) -> Finding {
         let most = answers.setting("limits", "connections").as_u64().unwrap_or_default();
         let found = format!("{open} of {most} are open");
         if answers.config["limits"]["connections"]["source"] == "runtime" {
-            let mend = restart(facts, answers);
-            let mend = match Platform::CURRENT {
-                Platform::Linux | Platform::MacOs => {
-                    format!("{}; {mend}", mend::as_root("prlimit --nofile=2048:2048 --pid $$"))
-                }
-                Platform::Windows => mend,
-            };
+            // Where this shell has more, it is enough to start it from here.
+            let higher = system::higher_descriptor_limit().map_or_else(String::new, |raise| raise + "; ");
+            let mend = format!("{higher}{}", restart(facts, answers));
             return Finding::warn(format!("{found}: fewer than wanted fit its descriptor limit"), mend);
         }
         if most > 0 && open as f64 >= most as f64 * MANY {
@@ -178,7 +181,10 @@ mod tests {
                 "keep_backends": leaf(true.into(), "flag:--keep-backends"),
                 "sandbox": leaf(false.into(), "default"),
             },
-            "limits": { "connections": leaf(5.into(), "flag:--max-connections") },
+            "limits": {
+                "connections": leaf(5.into(), "flag:--max-connections"),
+                "connections_per_peer": leaf(2.into(), "flag:--max-connections"),
+            },
             "paths": { "socket": leaf("/a".into(), "flag:--socket") },
         });
         assert_eq!(options(&config)[..2], ["--keep-backends", "--max-connections 5"]);

@@ -209,7 +209,7 @@ pub(in crate::doctor) fn space(facts: &Facts) -> Finding {
 pub(in crate::doctor) fn inodes(facts: &Facts) -> Finding {
     let look = |_: &Place, path: &Path| {
         let inodes = limits::inode_usage(existing(path)).ok().filter(|inodes| inodes.total > 0)?;
-        let few = FEW_INODES.min(inodes.total / 10);
+        let few = FEW_INODES.min(inodes.total / 10).max(1);
         let is_few = inodes.free < few;
         is_few.then(|| {
             let left = format!("{} inodes are left where {} lies", inodes.free, path.display());

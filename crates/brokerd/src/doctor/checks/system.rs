@@ -13,12 +13,14 @@ use crate::doctor::mend;
 use crate::serve::place::ALLOW_PRIVILEGED;
 use crate::serve::settings::RESERVED_DESCRIPTORS;
 
+/// For as many connections as a broker takes where nobody says otherwise.
+const WANTED_DESCRIPTORS: u64 = MAX_CONNECTIONS as u64 + RESERVED_DESCRIPTORS;
 /// Fewer, and a broker does not begin.
 const FEWEST_DESCRIPTORS: u64 = 40;
 /// 2020-01-01: this program is younger.
 const YOUNGEST_PAST: Duration = Duration::from_secs(1_577_836_800);
 /// Both clocks are read with this pause between.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(5);
 /// By which they may differ after it: a clock that is slewed differs by far less.
 const STEP: Duration = Duration::from_millis(200);
 /// A file that is newer than this is from the future.
@@ -71,18 +73,26 @@ pub(in crate::doctor) fn descriptors(_: &Facts) -> Finding {
     judge_descriptors(soft, hard)
 }
 
-fn judge_descriptors(soft: u64, hard: u64) -> Finding {
-    let wanted = u64::from(MAX_CONNECTIONS) + RESERVED_DESCRIPTORS;
-    let text = |limit: u64| if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() };
-    let found = format!("soft limit {}, hard limit {}", text(soft), text(hard));
-    if hard >= wanted {
-        return Finding::pass(format!("{found}: enough for {MAX_CONNECTIONS} connections"));
-    }
-    let more = wanted.next_power_of_two();
-    let mend = match Platform::CURRENT {
+/// The command after which this shell may have as many descriptors as a broker wants; `None` where it may already.
+pub(super) fn higher_descriptor_limit() -> Option<String> {
+    (limits::descriptor_limits().hard < WANTED_DESCRIPTORS).then(raise_descriptor_limit)
+}
+
+fn raise_descriptor_limit() -> String {
+    let more = WANTED_DESCRIPTORS.next_power_of_two();
+    match Platform::CURRENT {
         Platform::Linux => mend::as_root(&format!("prlimit --nofile={more}:{more} --pid $$")),
         Platform::MacOs | Platform::Windows => format!("ulimit -n {more}"),
-    };
+    }
+}
+
+fn judge_descriptors(soft: u64, hard: u64) -> Finding {
+    let text = |limit: u64| if limit == u64::MAX { "unlimited".to_owned() } else { limit.to_string() };
+    let found = format!("soft limit {}, hard limit {}", text(soft), text(hard));
+    if hard >= WANTED_DESCRIPTORS {
+        return Finding::pass(format!("{found}: enough for {MAX_CONNECTIONS} connections"));
+    }
+    let mend = raise_descriptor_limit();
     if hard < FEWEST_DESCRIPTORS {
         return Finding::fail(format!("{found}: too few for a broker to begin"), mend);
     }
@@ -153,11 +163,10 @@ mod tests {
 
     #[test]
     fn descriptors_are_enough_few_or_too_few() {
-        let wanted = u64::from(MAX_CONNECTIONS) + RESERVED_DESCRIPTORS;
         let judged = [
             (1_024, u64::MAX),
-            (256, wanted),
-            (256, wanted - 1),
+            (256, WANTED_DESCRIPTORS),
+            (256, WANTED_DESCRIPTORS - 1),
             (256, FEWEST_DESCRIPTORS),
             (30, FEWEST_DESCRIPTORS - 1),
         ]
