@@ -54,6 +54,14 @@ fn a_broker_whose_executable_was_replaced_is_told_and_started_anew_with_its_opti
 }
 
 #[test]
+fn a_broker_whose_lock_was_removed_is_told_and_started_anew() {
+    let patient = Patient::new();
+    let broker = patient.serve(&[]);
+    std::fs::remove_file(patient.shared_socket().with_extension("sock.lock")).unwrap();
+    is_started_anew(&patient, broker, "endpoint.lock", "WARN", "somebody removed it");
+}
+
+#[test]
 fn a_broker_that_reads_definitions_elsewhere_is_told_and_agreed_with() {
     let patient = Patient::new();
     let _broker = patient.serve(&["--service-dir", &patient.path("other services")]);

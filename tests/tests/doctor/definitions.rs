@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use broker_protocol::prost::Message;
 use broker_protocol::wire::ServiceDefinition;
-use broker_tests::World;
+use broker_tests::linux::{may_mount, with_rights_of_a_user};
+use broker_tests::{Finished, World};
 
-use crate::{Patient, check, chmod, is_root, make_dir};
+use crate::{Patient, check, chmod, is_root, make_dir, remedy};
 
 const ID: &str = "definition.cache";
 
@@ -64,6 +65,27 @@ fn a_definition_that_others_could_have_written_is_told_and_made_the_users_own() 
 }
 
 #[test]
+fn what_its_owner_may_not_read_is_told_and_opened() {
+    let (patient, file, _) = patient();
+    let as_user = |id: &str, said: &str| {
+        // Root would read it all the same.
+        let report = || {
+            let mut doctor = with_rights_of_a_user(&patient.shell("exec brokerd doctor --json"));
+            serde_json::from_str(&Finished::of(&mut doctor).stdout).unwrap()
+        };
+        let mend = remedy(&report(), id, "FAIL", said);
+        assert!(patient.run(&mend).is_success(), "{mend}");
+        assert_eq!(check(&report(), id)["status"], "PASS", "{mend}");
+    };
+    chmod(&file, 0o200);
+    as_user(ID, "Permission denied");
+    chmod(&patient.world.definitions(), 0o300);
+    as_user("definitions.files", "Permission denied");
+    chmod(&patient.world.definitions(), 0o500);
+    as_user("dirs.service-dir", "cannot be written to");
+}
+
+#[test]
 fn a_label_that_nobody_reads_or_that_says_nothing_is_left_out() {
     let (patient, file, _) = patient();
     label(&file, "idle.timeout_secs", "60");
@@ -97,6 +119,17 @@ fn an_executable_that_cannot_be_used_is_told_and_mended() {
     let report = patient.examined_after(&mend);
     assert!(!report.to_string().contains(ID), "{report}");
     assert!(file.with_extension("servicedef.aside").exists());
+}
+
+#[test]
+fn an_executable_where_nothing_can_be_executed_is_told_and_mended() {
+    if !may_mount("an executable on a file system that forbids to execute") {
+        return;
+    }
+    let (mut patient, ..) = patient();
+    let opt = patient.path("opt");
+    patient.mounts = format!("mount --bind {opt} {opt} && mount -o remount,bind,noexec {opt}");
+    patient.is_mended(ID, "FAIL", "not executable");
 }
 
 #[test]

@@ -160,3 +160,39 @@ fn a_disk_that_is_full_is_told_and_what_fills_it_is_shown() {
         assert_eq!(check(&emptied, id)["status"], "PASS", "{emptied}");
     }
 }
+
+#[test]
+fn what_belongs_to_the_system_is_never_to_be_changed() {
+    if !is_root() {
+        println!("not tested, as it takes root: to be another user than the owner of a directory");
+        return;
+    }
+    // A program where any user may execute it.
+    let place = tempfile::tempdir_in("/tmp").unwrap();
+    chmod(place.path(), 0o755);
+    let patient = Patient::new();
+    let from = broker_tests::World::program("brokerd");
+    let copied = patient.run(&format!("cp {} {}", from.display(), place.path().display()));
+    assert!(copied.is_success(), "{copied:?}");
+    let doctor = place.path().join("brokerd");
+    for options in [
+        "--service-dir /usr --state-dir /etc",
+        "--service-dir /root/x --state-dir /root/y --socket /root/z",
+        "--socket /s.sock --service-dir /",
+    ] {
+        let script = format!(
+            "HOME=/usr XDG_RUNTIME_DIR=/root exec setpriv --reuid 12345 {} doctor --json {options}",
+            doctor.display()
+        );
+        let said = patient.run(&script);
+        let report: serde_json::Value =
+            serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        for check in report["checks"].as_array().unwrap().iter().filter(|check| !check["mend"].is_null()) {
+            let mend = check["mend"].as_str().unwrap();
+            for change in ["chown", "chmod", "mv ", "rm "] {
+                assert!(!mend.contains(change), "{options}: {check}");
+            }
+        }
+        assert!(report["summary"]["fail"].as_u64().unwrap() >= 2, "{report}");
+    }
+}

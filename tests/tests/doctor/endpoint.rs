@@ -159,6 +159,13 @@ fn a_process_of_another_user_is_told_and_nothing_is_said_to_it() {
     }
     patient.options = vec!["--socket".to_owned(), socket.to_str().unwrap().to_owned()];
     patient.remedy("endpoint.listener", "FAIL", "user 12345");
+    let elsewhere = patient.remedy("endpoint.socket", "FAIL", "another user");
+    assert!(!elsewhere.contains("rm "), "{elsewhere}");
+    // One that nobody serves, in the user's own directory.
+    let place = patient.world.path("run/s.sock");
+    stale(&place);
+    std::os::unix::fs::chown(&place, Some(12_345), None).unwrap();
+    patient.options = vec!["--socket".to_owned(), place.to_str().unwrap().to_owned()];
     patient.is_mended("endpoint.socket", "FAIL", "another user");
 }
 

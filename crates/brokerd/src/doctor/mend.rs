@@ -1,7 +1,8 @@
 //! The commands that mend: whole, quoted, and in the words of the system's own shell.
 //!
-//! On Unix they are for sh(1), on Windows for cmd. Invariant: a path stands in them as one word, whatever
-//! characters it has, as long as they are text.
+//! On Unix they are for sh(1), on Windows for cmd. Invariants: a path stands in them as one word, whatever
+//! characters it has, as long as they are text; and what belongs to others is not taken from them
+//! ([`may_be_changed`]).
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -32,6 +33,21 @@ pub(super) fn as_root(command: &str) -> String {
     if is_windows() || identity::is_privileged() { command.to_owned() } else { format!("sudo {command}") }
 }
 
+/// Whether what lies at a path is this user's to change: it belongs to the user, or lies in a directory that does. A
+/// system's directory, or another user's, is not to be mended for the sake of a broker.
+pub(super) fn may_be_changed(path: &Path) -> bool {
+    is_own(path) || path.parent().is_some_and(is_own)
+}
+
+fn is_own(path: &Path) -> bool {
+    files::facts(path).is_ok_and(|facts| facts.owner == identity::current_user_key())
+}
+
+/// A command that only the owner of a file can carry out.
+fn as_owner(path: &Path, command: &str) -> String {
+    if is_own(path) { command.to_owned() } else { as_root(command) }
+}
+
 /// Takes variables out of the shell's environment.
 pub(super) fn unset<T: AsRef<OsStr>>(names: impl IntoIterator<Item = T>) -> String {
     if is_windows() {
@@ -54,7 +70,7 @@ pub(super) fn close_to_others(path: &Path) -> String {
     if is_windows() {
         return format!("icacls {} /inheritance:r /grant:r \"%USERNAME%\":F", word(path));
     }
-    format!("chmod go-w {}", word(path))
+    as_owner(path, &format!("chmod go-w {}", word(path)))
 }
 
 /// Leaves a directory to its owner alone.
@@ -62,7 +78,7 @@ pub(super) fn make_private(path: &Path) -> String {
     if is_windows() {
         return format!("icacls {} /inheritance:r /grant:r \"%USERNAME%\":(OI)(CI)F", word(path));
     }
-    format!("chmod 700 {}", word(path))
+    as_owner(path, &format!("chmod 700 {}", word(path)))
 }
 
 /// Makes this user the owner.
@@ -73,12 +89,20 @@ pub(super) fn make_own(path: &Path) -> String {
     as_root(&format!("chown {} {}", identity::effective_uid(), word(path)))
 }
 
+/// Makes this user the owner, and the only one who may write.
+pub(super) fn make_own_and_private(path: &Path) -> String {
+    if is_windows() || !is_own(path) {
+        return format!("{} && {}", make_own(path), make_private(path));
+    }
+    make_private(path)
+}
+
 /// Makes a file one that its owner can execute.
 pub(super) fn make_executable(path: &Path) -> String {
     if is_windows() {
         return format!("icacls {} /grant \"%USERNAME%\":RX", word(path));
     }
-    format!("chmod u+x {}", word(path))
+    as_owner(path, &format!("chmod u+x {}", word(path)))
 }
 
 /// Makes a private directory where there is none, and what is missing above it.
@@ -151,7 +175,8 @@ mod tests {
         }
         for path in ["/a", "/a b", "/it's", "/$(id)`x`;\"&|", "/ü\n"] {
             assert_eq!(shell_words::split(&word(path)).unwrap(), [path]);
-            assert_eq!(shell_words::split(&make_private(path.as_ref())).unwrap(), ["chmod", "700", path]);
+            let words = shell_words::split(&make_private(path.as_ref())).unwrap();
+            assert_eq!(words[words.len() - 3..], ["chmod", "700", path]);
         }
         assert_eq!(unset(["A", "B c"]), "unset A 'B c'");
     }

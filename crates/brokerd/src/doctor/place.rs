@@ -13,7 +13,7 @@ use crate::cli::DoctorArgs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
     /// An option of this command.
-    Option(&'static str),
+    Option,
     /// A variable that is set.
     Variable(&'static str),
     /// Nobody; this variable would.
@@ -34,7 +34,8 @@ impl Place {
     pub(super) fn elsewhere(&self) -> String {
         match self.chosen {
             Chosen::Variable(variable) => mend::unset([variable]),
-            Chosen::Option(option) => format!("brokerd doctor # without {option}"),
+            // What was looked at was named by hand: without that it is the usual place.
+            Chosen::Option => "brokerd doctor".to_owned(),
             Chosen::Default(variable) => mend::set(variable, new_directory()),
             Chosen::OptionOfServe(option) => {
                 format!("brokerd serve {option} {}", mend::word(new_directory()))
@@ -80,10 +81,10 @@ fn by_variable(variables: &[&'static str], default: Chosen) -> Chosen {
     variables.iter().find(is_set).map_or(default, |variable| Chosen::Variable(variable))
 }
 
-fn by_option(path: &Path, option: &'static str) -> Place {
+fn by_option(path: &Path) -> Place {
     let absolute = std::path::absolute(path);
     let path = absolute.map_err(|_| EndpointError::NoDirectory { path: path.to_path_buf() });
-    Place { path, chosen: Chosen::Option(option) }
+    Place { path, chosen: Chosen::Option }
 }
 
 /// Where this user's sockets lie.
@@ -99,7 +100,7 @@ pub(super) fn socket(args: &DoctorArgs) -> Place {
         Some(path) => {
             let absolute = endpoint::absolute(path);
             let path = absolute.map_err(|_| EndpointError::NoDirectory { path: path.clone() });
-            Place { path, chosen: Chosen::Option("--socket") }
+            Place { path, chosen: Chosen::Option }
         }
         None => Place { path: endpoint::broker_endpoint(&args.instance), chosen: runtime_dir().chosen },
     }
@@ -108,7 +109,7 @@ pub(super) fn socket(args: &DoctorArgs) -> Place {
 /// Where the definitions are.
 pub(super) fn service_dir(args: &DoctorArgs) -> Place {
     match &args.service_dir {
-        Some(path) => by_option(path, "--service-dir"),
+        Some(path) => by_option(path),
         None => Place {
             path: endpoint::service_definition_dir(),
             chosen: by_variable(
@@ -125,7 +126,7 @@ pub(super) fn service_dir(args: &DoctorArgs) -> Place {
 /// Where the lifecycle events go.
 pub(super) fn state_dir(args: &DoctorArgs) -> Place {
     match &args.state_dir {
-        Some(path) => by_option(path, "--state-dir"),
+        Some(path) => by_option(path),
         None => Place {
             path: endpoint::state_dir(),
             chosen: match Platform::CURRENT {

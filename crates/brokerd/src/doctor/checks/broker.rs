@@ -15,6 +15,8 @@ use crate::doctor::mend;
 
 const NOBODY: &str = "no broker answers";
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What no broker tells.
+const NOT_TOLD: &str = "what it was given as --backend, --log or in variables has to be given again";
 /// What part of all connections may be open.
 const MANY: f64 = 0.9;
 
@@ -24,7 +26,7 @@ fn of_broker(facts: &Facts, look: impl Fn(&Answers) -> Finding) -> Finding {
 }
 
 /// The command that ends this broker and starts another in the same way, as far as it tells.
-fn restart(facts: &Facts, answers: &Answers) -> String {
+pub(super) fn restart(facts: &Facts, answers: &Answers) -> String {
     let mut serve = "brokerd serve".to_owned();
     for option in options(&answers.config) {
         serve.push(' ');
@@ -87,7 +89,8 @@ pub(in crate::doctor) fn version(facts: &Facts) -> Finding {
         Some(other) => Finding::warn(
             format!("the broker is {other}, this command is {OWN_VERSION}"),
             restart(facts, answers),
-        ),
+        )
+        .detail(NOT_TOLD),
         None => Finding::warn("the broker does not tell its version", restart(facts, answers)),
     })
 }
@@ -102,6 +105,7 @@ pub(in crate::doctor) fn executable(facts: &Facts) -> Finding {
                 format!("it runs a {} that was {what} since", path.display()),
                 restart(facts, answers),
             )
+            .detail(NOT_TOLD)
         };
         match running {
             Running::Same(path) => Finding::pass(path.display().to_string()),

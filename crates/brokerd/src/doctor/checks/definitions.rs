@@ -22,7 +22,12 @@ pub(in crate::doctor) fn files(facts: &Facts) -> Finding {
             return Finding::skip("there are no definitions yet");
         }
         Err(error) => {
-            return Finding::fail(format!("cannot list {}: {error}", dir.display()), mend::make_private(dir));
+            let mend = if mend::may_be_changed(dir) {
+                mend::make_private(dir)
+            } else {
+                facts.service_dir.elsewhere()
+            };
+            return Finding::fail(format!("cannot list {}: {error}", dir.display()), mend);
         }
     };
     let (mut definitions, mut leftovers, mut misnamed) = (0, Vec::new(), Vec::new());
@@ -151,7 +156,7 @@ fn broken(facts: &Facts, dir: &DefinitionDir, file: &Path, error: &DefinitionErr
             let found = files::facts(file);
             let mend = match found.map(|found| found.kind) {
                 Ok(files::FileKind::Symlink) if file.exists() => mend::replace_by_copy(file),
-                Ok(files::FileKind::Regular) => mend::make_own(file),
+                Ok(files::FileKind::Regular) => mend::make_own_and_private(file),
                 Ok(_) | Err(_) => return aside(),
             };
             Finding::fail(error.to_string(), mend)
@@ -217,7 +222,8 @@ fn binary_again(path: &Path, rule: BinaryRule, file: &Path) -> Option<String> {
         }
         BinaryRule::NotExecutable if Platform::CURRENT == Platform::Windows => None,
         BinaryRule::NotExecutable => Some(mend::make_executable(&resolved)),
-        BinaryRule::WritableByOthers | BinaryRule::Foreign => Some(trusted_again(&resolved)),
+        BinaryRule::WritableByOthers => Some(mend::close_to_others(&resolved)),
+        BinaryRule::Foreign => mend::may_be_changed(&resolved).then(|| trusted_again(&resolved)),
         BinaryRule::Replaceable => {
             let top = redefine::read(file)?.per_version_binary_dir;
             let top = Path::new(&top).canonicalize().ok()?;
@@ -225,7 +231,11 @@ fn binary_again(path: &Path, rule: BinaryRule, file: &Path) -> Option<String> {
             let open = dirs.filter(|dir| {
                 files::facts(dir).is_ok_and(|found| found.writable_by_others || is_foreign(&found))
             });
-            Some(open.map(trusted_again).collect::<Vec<_>>().join(" && "))
+            let open: Vec<_> = open.collect();
+            if !open.iter().all(|dir| mend::may_be_changed(dir)) {
+                return None;
+            }
+            Some(open.into_iter().map(trusted_again).collect::<Vec<_>>().join(" && "))
         }
         BinaryRule::Missing | BinaryRule::NotAFile | BinaryRule::OutsideVersionDir => None,
     }

@@ -69,7 +69,7 @@ fn private(place: &Place) -> Finding {
         Ok(()) if files::is_writable_directory(path) => {
             Finding::pass(format!("{} is this user's alone", path.display()))
         }
-        Ok(()) => not_writable(path),
+        Ok(()) => not_writable(place, path),
         Err(PrivateDirError::Io { path: missing, source, .. })
             if source.kind() == io::ErrorKind::NotFound =>
         {
@@ -93,12 +93,13 @@ pub(super) fn underivable(place: &Place, error: &EndpointError) -> String {
     }
 }
 
-fn not_writable(path: &Path) -> Finding {
+fn not_writable(place: &Place, path: &Path) -> Finding {
     let found = format!("{} cannot be written to", path.display());
     if limits::space(path).is_ok_and(|space| space.read_only) {
         return Finding::fail(format!("{found}: its file system is read-only"), writable_again(path));
     }
-    Finding::fail(found, mend::make_private(path))
+    let mend = if mend::may_be_changed(path) { mend::make_private(path) } else { place.elsewhere() };
+    Finding::fail(found, mend)
 }
 
 fn writable_again(path: &Path) -> String {
@@ -124,24 +125,26 @@ fn not_there(path: &Path, missing: &Path) -> Finding {
     Finding::fail(found, mend::make_directory(path))
 }
 
-/// The command for each thing that can be wrong with a directory.
+/// The command for each thing that can be wrong with a directory. What is not the user's to change is left alone, and
+/// another place chosen.
 fn remedy(place: &Place, error: &PrivateDirError) -> String {
-    match error {
-        PrivateDirError::Symlink { path } | PrivateDirError::NotADirectory { path } => mend::set_aside(path),
-        PrivateDirError::ForeignOwner { path, .. } => mend::make_own(path),
-        PrivateDirError::WritableByOthers { mode, .. } if mode & STICKY != 0 => place.elsewhere(),
+    let mend = match error {
+        PrivateDirError::Symlink { path } | PrivateDirError::NotADirectory { path } => {
+            mend::may_be_changed(path).then(|| mend::set_aside(path))
+        }
+        PrivateDirError::ForeignOwner { path, .. } | PrivateDirError::Io { path, .. } => {
+            mend::may_be_changed(path).then(|| mend::make_own_and_private(path))
+        }
+        PrivateDirError::WritableByOthers { mode, .. } if mode & STICKY != 0 => None,
         PrivateDirError::WritableByOthers { path, .. } | PrivateDirError::OpenToOthers { path, .. } => {
-            mend::make_private(path)
+            Some(mend::make_private(path))
         }
         PrivateDirError::UnsafeParent { path, .. } | PrivateDirError::ReplaceableByOthers { path, .. } => {
-            let is_own = files::facts(path)
-                .is_ok_and(|facts| facts.owner == broker_transport::identity::current_user_key());
-            let command = mend::close_to_others(path);
-            if is_own { command } else { mend::as_root(&command) }
+            mend::may_be_changed(path).then(|| mend::close_to_others(path))
         }
-        PrivateDirError::Io { path, .. } => mend::make_own(path),
-        PrivateDirError::NotAbsolute { .. } | PrivateDirError::Network { .. } => place.elsewhere(),
-    }
+        PrivateDirError::NotAbsolute { .. } | PrivateDirError::Network { .. } => None,
+    };
+    mend.unwrap_or_else(|| place.elsewhere())
 }
 
 /// The places where locks, sockets and events lie, as far as they are known.
@@ -166,8 +169,13 @@ fn of_all(facts: &Facts, look: impl Fn(&Place, &Path) -> Option<Finding>, in_ord
 
 pub(in crate::doctor) fn network(facts: &Facts) -> Finding {
     let look = |place: &Place, path: &Path| {
-        let error = private_dir::refuse_network_filesystem(path).err()?;
-        Some(Finding::fail(error.to_string(), place.elsewhere()))
+        match private_dir::refuse_network_filesystem(path) {
+            Err(error @ PrivateDirError::Network { .. }) => {
+                Some(Finding::fail(error.to_string(), place.elsewhere()))
+            }
+            // What else is wrong with it is told above.
+            Ok(()) | Err(_) => None,
+        }
     };
     of_all(facts, look, "sockets, locks and events are on local file systems")
 }

@@ -10,6 +10,7 @@ use broker_transport::listener::is_abandoned;
 use broker_transport::lock::{self, LockError, LockStanding};
 use broker_transport::stream::ConnectErrorKind;
 
+use super::broker;
 use super::dirs::underivable;
 use crate::doctor::contact::{Contact, HelloAnswer};
 use crate::doctor::facts::Facts;
@@ -52,8 +53,7 @@ pub(in crate::doctor) fn socket(facts: &Facts) -> Finding {
         Ok(found) => found,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return without_socket(facts),
         Err(error) => {
-            let parent = path.parent().unwrap_or(path);
-            return Finding::fail(format!("{}: {error}", path.display()), mend::make_own(parent));
+            return Finding::fail(format!("{}: {error}", path.display()), facts.socket.elsewhere());
         }
     };
     if found.kind != FileKind::Socket {
@@ -62,11 +62,20 @@ pub(in crate::doctor) fn socket(facts: &Facts) -> Finding {
     }
     if found.owner != identity::current_user_key() {
         let what = format!("{} belongs to another user, {}", path.display(), found.owner);
-        return Finding::fail(what, mend::as_root(&mend::remove([path])));
+        let is_served = !matches!(facts.contact(), Some(Contact::Nobody(_)));
+        if is_served || !path.parent().is_some_and(mend::may_be_changed) {
+            return Finding::fail(what, facts.socket.elsewhere());
+        }
+        return Finding::fail(what, mend::remove([path]));
     }
     if let Some(Contact::Nobody(error)) = facts.contact()
         && error.kind == ConnectErrorKind::Refused
     {
+        // Between binding and listening a broker holds its lock.
+        if let Some(LockStanding::Held { .. }) = lock_standing(facts) {
+            let what = format!("{} is being bound, or its broker does not listen", path.display());
+            return Finding::warn(what, format!("sleep 1; {}", facts.broker_command("doctor")));
+        }
         let what = format!("{} is stale: nobody listens there", path.display());
         return Finding::warn(what, mend::remove([path])).detail("the next broker replaces it, too");
     }
@@ -77,10 +86,13 @@ pub(in crate::doctor) fn socket(facts: &Facts) -> Finding {
     Finding::pass(format!("{} is this user's socket", path.display()))
 }
 
+fn lock_standing(facts: &Facts) -> Option<LockStanding> {
+    lock::standing(&endpoint::lock_path(facts.socket.known()?).ok()?).ok()
+}
+
 /// A broker without its socket is one that nobody reaches.
 fn without_socket(facts: &Facts) -> Finding {
-    let held = facts.socket.known().and_then(|path| lock::standing(&endpoint::lock_path(path).ok()?).ok());
-    match held {
+    match lock_standing(facts) {
         Some(LockStanding::Held { entry: Some(entry) }) => Finding::fail(
             format!("there is none, though process {} serves it: somebody removed it", entry.pid),
             mend::end(entry.pid),
@@ -94,7 +106,15 @@ pub(in crate::doctor) fn lock(facts: &Facts) -> Finding {
     let Some(Ok(path)) = facts.socket.known().map(endpoint::lock_path) else {
         return Finding::skip("no lock is known");
     };
-    match lock::standing(&path) {
+    let standing = lock::standing(&path);
+    if let (Ok(LockStanding::Absent | LockStanding::Left { .. }), Some(answers)) =
+        (&standing, facts.contact().and_then(Contact::answers))
+    {
+        let found = format!("a broker answers, and nobody holds {}: somebody removed it", path.display());
+        return Finding::warn(found, broker::restart(facts, answers))
+            .detail("as long as that is so, only the socket keeps a second broker away");
+    }
+    match standing {
         Ok(LockStanding::Absent) => Finding::pass("nobody holds it"),
         Ok(LockStanding::Held { entry: Some(entry) }) => {
             Finding::pass(format!("process {} holds it", entry.pid))
@@ -109,7 +129,9 @@ pub(in crate::doctor) fn lock(facts: &Facts) -> Finding {
         }
         Err(error @ LockError::NotAFile { .. }) => Finding::fail(error.to_string(), mend::set_aside(&path)),
         Err(error @ (LockError::Io { .. } | LockError::Held { .. })) => {
-            Finding::fail(error.to_string(), mend::make_own(&path))
+            let mend =
+                if mend::may_be_changed(&path) { mend::set_aside(&path) } else { facts.socket.elsewhere() };
+            Finding::fail(error.to_string(), mend)
         }
     }
 }
@@ -122,6 +144,9 @@ pub(in crate::doctor) fn listener(facts: &Facts) -> Finding {
     };
     match contact {
         Contact::Answers(answers) => Finding::pass(format!("{} answers", process(&answers.pid))),
+        Contact::Nobody(error) if error.kind == ConnectErrorKind::PermissionDenied => {
+            Finding::fail(error.to_string(), facts.socket.elsewhere())
+        }
         Contact::Nobody(error) => Finding::warn(error.to_string(), facts.serve_command())
             .detail("a client that starts brokers itself needs none to run before"),
         Contact::Foreign { user } => {

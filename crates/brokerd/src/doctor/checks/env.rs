@@ -175,8 +175,11 @@ pub(in crate::doctor) fn runtime_place(_: &Facts) -> Finding {
         };
     }
     match files::facts(path) {
-        Err(error) => Finding::warn(format!("{}: {error}", path.display()), mend::make_directory(path))
-            .detail("a broker makes it, though whoever manages logins should have"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Finding::warn(format!("{}: {error}", path.display()), mend::make_directory(path))
+                .detail("a broker makes it, though whoever manages logins should have")
+        }
+        Err(error) => Finding::fail(format!("{}: {error}", path.display()), unset),
         Ok(facts) if facts.owner != identity::current_user_key() => Finding::warn(
             format!(
                 "{} belongs to another user: who finds it so meets others than this user",
