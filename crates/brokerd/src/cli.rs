@@ -18,7 +18,8 @@ pub(crate) const MAX_CONNECTIONS: u32 = 1_024;
 #[derive(Debug, Parser)]
 #[command(name = "brokerd", version, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 ok, 1 refused or unhealthy, 2 usage, 3 already running.\n\
-Try `brokerd demo` first: it shows a whole round in a private directory and leaves nothing behind.")]
+Try `brokerd demo` first: it shows a whole round in a private directory and leaves nothing behind.\n\
+Something does not work? `brokerd doctor` says what, and how to mend it.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -1,5 +1,6 @@
 //! The command that writes a definition again, without what is wrong with it.
 
+use std::io::Read;
 use std::path::Path;
 
 use broker_core::services::Definition;
@@ -7,7 +8,6 @@ use broker_protocol::limits::MAX_SERVICE_DEFINITION;
 use broker_protocol::prost::Message;
 use broker_protocol::wire::{BrokerIsolation, ServiceDefinition};
 use broker_transport::files;
-use std::io::Read;
 
 use crate::doctor::mend;
 
@@ -66,7 +66,7 @@ mod tests {
     fn a_definition_is_written_again_with_all_but_the_labels_that_nobody_reads() {
         let wire = ServiceDefinition {
             service_name: "cache".into(),
-            binary_path: broker_transport::endpoint::Platform::CURRENT.max_endpoint_len().to_string(),
+            binary_path: "/opt/cache/cached".into(),
             isolation: BrokerIsolation::ExplicitInstance.into(),
             explicit_instance: "ci".into(),
             min_version: "1.2.0".into(),
