@@ -178,8 +178,8 @@ fn a_backend_that_dies_afterwards_is_noticed_and_one_whose_broker_dies_dies_too(
     let (_, third) = start_backend(&world);
     assert_eq!(third, second);
     broker.kill();
+    broker.wait();
     assert!(has_died(second), "the bond to its broker has outlived the program that made it");
-    broker.let_go();
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_broker_that_drains_is_not_upgraded() {
         other => panic!("expected a refusal, got {other:?}"),
     }
     broker.kill();
-    broker.let_go();
+    broker.wait();
 }
 
 #[test]

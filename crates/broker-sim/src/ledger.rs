@@ -140,7 +140,11 @@ impl Ledger {
             Input::StartFailed { slot, .. } => {
                 self.live.remove(slot);
             }
-            Input::Probed { .. }
+            Input::Adopted { slot, outcome: Ok((pid, endpoint)) } => {
+                self.live.insert(*slot, Told { pid: *pid, endpoint: endpoint.clone() });
+            }
+            Input::Adopted { outcome: Err(_), .. }
+            | Input::Probed { .. }
             | Input::Looked { .. }
             | Input::ControlOpened { .. }
             | Input::ControlSilent { .. }

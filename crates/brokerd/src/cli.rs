@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::manifests::ManifestCommand;
 use broker_protocol::{BrokerInstance, ServiceName, Version};
 use broker_transport::endpoint::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     /// Write, show and check service definitions
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// List, show, verify and prune the manifests of running backends
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Show a whole round on this machine: start, Hello, refusal, shutdown
     Demo,
     /// The backend of the demo

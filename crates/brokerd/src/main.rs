@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod hello;
+mod manifests;
 mod output;
 mod redact;
 mod serve;
@@ -61,6 +62,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         Command::Hello(args) => hello::run(&args),
         Command::Service(command) => service::run(command).map(|()| ExitCode::SUCCESS),
+        Command::Manifest(command) => manifests::run(command),
         Command::Demo => demo::run(),
         Command::DemoBackend => demo::backend(),
         Command::Status(args) => ask(AdminVerb::Status, &args),

@@ -89,6 +89,13 @@ impl<E: Entropy> Broker<E> {
         self.advance_drain(now);
     }
 
+    /// A manifest is damaged; it is left alone.
+    pub fn manifest_damaged(&mut self, now: Now, reason: String) {
+        let kind = EventKind::CacheCorruptionDetected;
+        let draft = EventDraft::new(now, kind, Severity::Warn, &self.instance);
+        self.emit(draft.reason(reason));
+    }
+
     /// Sees to those who wait for a backend that is not there: by what has announced itself, or a start.
     fn bring_up_for_waiters(&mut self, now: Now, slot: BackendSlot) {
         let Some(backend) = self.backends.get(slot) else { return };

@@ -76,6 +76,7 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "socket": shown(&settings.socket, path),
                 "service_dir": shown(&settings.service_dir, path),
                 "state_dir": shown(&settings.state_dir, path),
+                "manifest_dir": shown(&settings.manifest_dir, path),
                 "event_log": leaf(settings.event_log().display().to_string(), Source::Schema),
             },
             "spawn_budget": {

@@ -33,6 +33,7 @@ use broker_transport::{endpoint, identity};
 use tokio::task::JoinHandle;
 
 use super::control::{self, Control, InUse};
+use super::records::Note;
 use super::shell::Shell;
 use super::watches::Watches;
 use crate::definitions;
@@ -49,6 +50,8 @@ const STDERR_LINES: usize = 12;
 #[derive(Default)]
 pub(super) struct Process {
     child: OnceCell<Rc<ChildProcess>>,
+    /// It was started by a former broker.
+    left: OnceCell<Rc<ProcessWatch>>,
     /// Told to die before it was born.
     is_doomed: Cell<bool>,
     socket: RefCell<Option<PathBuf>>,
@@ -64,14 +67,22 @@ impl Process {
             StopSignal::Terminate => process::StopSignal::Terminate,
             StopSignal::Kill => process::StopSignal::Kill,
         };
-        match self.child.get() {
-            Some(child) => {
-                if let Err(error) = child.signal(signal) {
-                    tracing::debug!(pid = child.pid(), %error, "a backend was not signalled");
-                }
+        let signalled = match (self.child.get(), self.left.get()) {
+            (Some(child), _) => child.signal(signal),
+            (None, Some(left)) => left.signal(signal),
+            (None, None) => {
+                self.is_doomed.set(true);
+                Ok(())
             }
-            None => self.is_doomed.set(true),
+        };
+        if let Err(error) = signalled {
+            tracing::debug!(%error, "a backend was not signalled");
         }
+    }
+
+    /// One that a former broker has started.
+    pub(super) fn adopted(left: Rc<ProcessWatch>, socket: PathBuf) -> Rc<Self> {
+        Rc::new(Self { left: OnceCell::from(left), socket: RefCell::new(Some(socket)), ..Self::default() })
     }
 
     /// Removes its socket file, if it left one.
@@ -145,6 +156,7 @@ pub(super) fn resume(
     connection: Option<(Stream, control::ControlProgress)>,
 ) {
     let process = Rc::new(Process::default());
+    let (service, version) = (started.service.clone(), started.version.clone());
     *process.socket.borrow_mut() = Some(PathBuf::from(&started.endpoint));
     process.has_adopted.set(has_adopted);
     let child = process.adopt(child);
@@ -159,6 +171,7 @@ pub(super) fn resume(
     let shell = Rc::clone(shell);
     tokio::task::spawn_local(async move {
         let exited = Input::Exited { slot, pid: child.pid(), exit: end_of(&child).await };
+        shell.records().note(Note::Ended { service, version, pid: child.pid() });
         clear_away(&shell, slot, &process, exited).await;
     });
 }
@@ -167,9 +180,23 @@ pub(super) fn resume(
 pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Process>) {
     let slot = order.slot;
     let ended = match bring_up(&shell, &order, &process).await {
-        Ok((child, endpoint)) => {
-            shell.tell(Input::Started { slot, pid: child.pid(), endpoint });
-            Input::Exited { slot, pid: child.pid(), exit: end_of(&child).await }
+        Ok((child, daemon)) => {
+            let (pid, endpoint) = (child.pid(), endpoint_of(&daemon));
+            shell.tell(Input::Started { slot, pid, endpoint });
+            let (service, version) = (order.definition.service().clone(), order.version.clone());
+            let idle_timeout_secs = order.definition.settings().idle_timeout;
+            let daemon = Box::new(DaemonProcess {
+                idle_timeout_secs: idle_timeout_secs.and_then(|timeout| timeout.as_secs().try_into().ok()),
+                ..daemon
+            });
+            shell.records().note(Note::Running {
+                service: service.clone(),
+                version: version.clone(),
+                daemon,
+            });
+            let ended = Input::Exited { slot, pid, exit: end_of(&child).await };
+            shell.records().note(Note::Ended { service, version, pid });
+            ended
         }
         Err(failure) => Input::StartFailed { slot, failure },
     };
@@ -177,11 +204,16 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
 }
 
 /// Clears away what a process leaves, and tells of its end.
-async fn clear_away(shell: &Rc<Shell>, slot: BackendSlot, process: &Process, ended: Input) {
+pub(super) async fn clear_away(shell: &Rc<Shell>, slot: BackendSlot, process: &Process, ended: Input) {
     process.end_control(shell.control(slot)).await;
     process.remove_socket();
     shell.forget_process(slot);
     shell.tell(ended);
+}
+
+/// Where a process listens that has answered its probe, which has checked that.
+fn endpoint_of(daemon: &DaemonProcess) -> String {
+    daemon.ipc_endpoint.as_ref().map(|endpoint| endpoint.path.clone()).unwrap_or_default()
 }
 
 async fn end_of(child: &ChildProcess) -> Exit {
@@ -197,7 +229,7 @@ async fn bring_up(
     shell: &Rc<Shell>,
     order: &StartOrder,
     process: &Rc<Process>,
-) -> Result<(Rc<ChildProcess>, String), SpawnFailure> {
+) -> Result<(Rc<ChildProcess>, DaemonProcess), SpawnFailure> {
     let program = resolve(order).await?;
     let (endpoint, listener) = prepare_endpoint(order.definition.settings().activation)?;
     *process.socket.borrow_mut() = Some(PathBuf::from(&endpoint));
@@ -228,7 +260,7 @@ async fn bring_up(
         }
     }
     match check_ready(shell.spawner(), order, &child, &endpoint).await {
-        Ok(()) => Ok((child, endpoint)),
+        Ok(daemon) => Ok((child, daemon)),
         Err(failure) => Err(bury(&child, failure).await),
     }
 }
@@ -309,7 +341,7 @@ async fn check_ready(
     order: &StartOrder,
     child: &ChildProcess,
     endpoint: &str,
-) -> Result<(), SpawnFailure> {
+) -> Result<DaemonProcess, SpawnFailure> {
     let pid = child.pid();
     let hash = tokio::task::spawn_local(executable_hash(spawner.clone(), pid));
     let expectation = Expectation {
@@ -328,11 +360,11 @@ async fn check_ready(
         })?;
     let hash = hash.await.map_err(|error| unidentified(&error))?;
     if is_running(&answer, hash).await.is_ok() {
-        return Ok(());
+        return Ok(answer);
     }
     // A script may have made way for the real program since: what counts is who has answered.
     let again = executable_hash(spawner.clone(), pid).await;
-    is_running(&answer, again).await
+    is_running(&answer, again).await.map(|()| answer)
 }
 
 /// Begins to hash the file that a process executes.

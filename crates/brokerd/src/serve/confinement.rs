@@ -30,6 +30,10 @@ fn enter_sandbox(settings: &Settings) -> Result<(), Failure> {
     } else {
         tracing::warn!(path = %state.display(), "it is not there, and cannot be made from within the sandbox");
     }
+    let manifests = &settings.manifest_dir.value;
+    if manifests.is_dir() {
+        writable.push(manifests.clone());
+    }
     let sandbox = Sandbox { writable };
     match sandbox.enter().map_err(|error| refused(&error))? {
         InForce::Whole => tracing::info!("the sandbox is in force"),

@@ -3,6 +3,7 @@
 //! It reads like a story and decides nothing: `settings` says how it runs, `place` is where it listens,
 //! `shell` carries out what the state machine decides, `connection` and `backends` are its hands.
 
+mod adoption;
 mod backends;
 mod clock;
 mod confinement;
@@ -16,6 +17,7 @@ mod leftovers;
 mod logging;
 mod ownership;
 pub(crate) mod place;
+mod records;
 pub(crate) mod settings;
 mod shell;
 mod succession;
@@ -40,6 +42,7 @@ use self::clock::Clock;
 use self::entropy::SystemEntropy;
 use self::event_log::EventLog;
 use self::place::Place;
+use self::records::Records;
 use self::settings::{Settings, Sources};
 use self::shell::Shell;
 use self::succession::Takeover;
@@ -108,6 +111,7 @@ fn run_loop(
         if let Some(takeover) = takeover {
             takeover.carry_out(&shell).await;
         }
+        adoption::begin(&shell).await;
         let exit = serve(&shell, &listener, stop).await;
         shell.moves().forget_endpoint();
         if exit == Ended::Drained {
@@ -175,6 +179,7 @@ async fn serve(shell: &Rc<Shell>, listener: &Listener, mut stop: StopRequests) -
     );
     tokio::task::spawn_local(Rc::clone(shell).keep_time());
     tokio::task::spawn_local(Rc::clone(shell).keep_tidy());
+    tokio::task::spawn_local(Records::keep(Rc::clone(shell)));
     tokio::task::spawn_local(leftovers::remove());
     let mut requests = 0;
     loop {
@@ -232,6 +237,7 @@ async fn finish(shell: &Rc<Shell>, listener: Rc<Listener>) {
     }
     drop(listener);
     shell.finish_answers(LAST_ANSWERS).await;
+    shell.records().finish(LAST_ANSWERS).await;
     remove_backend_sockets(shell);
 }
 

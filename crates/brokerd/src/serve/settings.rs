@@ -84,6 +84,8 @@ pub(crate) struct Settings {
     pub(crate) socket: Sourced<PathBuf>,
     pub(crate) service_dir: Sourced<PathBuf>,
     pub(crate) state_dir: Sourced<PathBuf>,
+    /// Where the manifests of running backends are.
+    pub(crate) manifest_dir: Sourced<PathBuf>,
     pub(crate) log: Sourced<LogFormat>,
     pub(crate) keep_backends: Sourced<bool>,
     pub(crate) sandbox: Sourced<bool>,
@@ -127,12 +129,14 @@ impl Settings {
                 Sourced::new(derived, Source::Default)
             }
         };
+        let manifest_dir = Sourced::new(endpoint::manifest_dir().map_err(Failure::usage)?, Source::Default);
         let limit = |id, flag| sources.of(id, flag, "");
         Ok(Self {
             instance: Sourced::new(args.instance, limit("instance", "--instance")),
             socket,
             service_dir,
             state_dir,
+            manifest_dir,
             log: Sourced::new(args.log, limit("log", "--log")),
             keep_backends: Sourced::new(args.keep_backends, limit("keep_backends", "--keep-backends")),
             sandbox: Sourced::new(args.sandbox, limit("sandbox", "--sandbox")),
@@ -207,6 +211,13 @@ impl Settings {
                     return Err(unusable_directory(error, advice));
                 }
             }
+        }
+        let manifests = &self.manifest_dir.value;
+        // Those that write nothing there need it as little as it needs them.
+        if self.keep_backends.value
+            && let Err(error) = private_dir::ensure_private_dir(manifests)
+        {
+            tracing::warn!(%error, "the next broker will not find this one's backends");
         }
         if state.exists() {
             private_dir::refuse_network_filesystem(state).map_err(Failure::refused)?;

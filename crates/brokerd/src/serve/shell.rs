@@ -39,6 +39,7 @@ use super::control::Control;
 use super::entropy::SystemEntropy;
 use super::event_log::EventLog;
 use super::handoff::Parked;
+use super::records::Records;
 use super::settings::Settings;
 use super::succession::Moves;
 use super::tidying::Tidying;
@@ -70,6 +71,7 @@ pub(super) struct Shell {
     /// The connections on offer there, and to whom.
     parked: RefCell<HashMap<ConnectionId, (Rc<Control>, Parked)>>,
     watches: Watches,
+    records: Records,
     /// When the broker next wants to be called, and the news that this has changed.
     due: Cell<Option<Monotonic>>,
     due_changed: Notify,
@@ -95,6 +97,7 @@ impl Shell {
             clock,
             own_user: UserId::current(),
             definitions: settings.definitions(),
+            records: Records::new(&settings),
             settings,
             spawner,
             events,
@@ -131,6 +134,10 @@ impl Shell {
 
     pub(super) const fn spawner(&self) -> &Spawner {
         &self.spawner
+    }
+
+    pub(super) const fn records(&self) -> &Records {
+        &self.records
     }
 
     pub(super) const fn watches(&self) -> &Watches {

@@ -1,0 +1,320 @@
+//! Backends that outlive their broker, and the next one that adopts them (behaviour.md 4, "Broker restart").
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use broker_client::{Connector, Hello, PayloadProtocol, blocking};
+use broker_protocol::manifest;
+use broker_protocol::wire::{CacheManifest, CacheRoot};
+use broker_tests::{Daemon, PATIENCE, Signal, Wire, World, agreed, exists, has_died, hello, kill};
+
+const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
+const KEEP: [&str; 5] = ["--keep-backends", "--hello-burst", "100000", "--hello-refill", "100000"];
+
+fn backend(world: &World) -> (String, u32) {
+    let pipe = agreed(world.connect().say(&hello("cache", "1.0.0"))).backend_pipe;
+    let pid = Wire::connect(Path::new(&pipe)).tell("?pid").parse().unwrap();
+    (pipe, pid)
+}
+
+/// Where the manifest of the backend is, or would be.
+fn manifest_path(world: &World) -> PathBuf {
+    world.path(".local/share/running-process/manifests/cache-1.0.0.pb")
+}
+
+/// The manifest of the backend, once it is written.
+fn wait_for_manifest(world: &World) -> PathBuf {
+    let path = manifest_path(world);
+    wait_until(|| path.exists());
+    path
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never came to that");
+        std::thread::yield_now();
+    }
+}
+
+/// A backend that has outlived its broker, with its manifest.
+fn outlived(world: &World) -> (String, u32, PathBuf) {
+    world.define("cache", &[]);
+    let broker = world.serve(&KEEP);
+    let (pipe, pid) = backend(world);
+    let manifest = wait_for_manifest(world);
+    crash(broker);
+    (pipe, pid, manifest)
+}
+
+fn count(world: &World, kind: &str) -> usize {
+    let dump = world.ask("dump");
+    dump["recent_lifecycle_events"].as_array().unwrap().iter().filter(|event| event["kind"] == kind).count()
+}
+
+fn crash(mut broker: Daemon) {
+    broker.kill();
+    assert_eq!(broker.wait(), None, "it did not end by itself");
+}
+
+#[test]
+fn after_a_crash_under_load_no_backend_restarts_and_no_client_fails_twice() {
+    const CLIENTS: usize = 4;
+    let world = World::new();
+    world.define("cache", &[]);
+    let mut broker = Some(world.serve(&KEEP));
+    let (pipe, pid) = backend(&world);
+    wait_for_manifest(&world);
+    let (is_over, served) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let hello = Hello::new("cache".parse().unwrap(), "1.0.0".parse().unwrap());
+                let connector = Connector::new(hello).broker(world.socket());
+                let mut failed_before = false;
+                while !is_over.load(Ordering::Relaxed) {
+                    let attempt = || -> Result<(), Box<dyn std::error::Error>> {
+                        let mut session = blocking::Session::connect(&connector)?;
+                        assert_eq!(session.request(LANE, "?pid")?, pid.to_string());
+                        Ok(())
+                    };
+                    match attempt() {
+                        Ok(()) => {
+                            failed_before = false;
+                            served.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            assert!(!failed_before, "twice: {error}");
+                            failed_before = true;
+                        }
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            let before = served.load(Ordering::Relaxed);
+            while served.load(Ordering::Relaxed) < before + 100 {
+                std::thread::yield_now();
+            }
+            crash(broker.take().unwrap());
+            broker = Some(world.serve(&KEEP));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(backend(&world), (pipe, pid));
+    assert_eq!(count(&world, "SPAWN_ATTEMPT"), 0, "it was not started again");
+    kill(pid);
+    broker.unwrap().stop();
+}
+
+#[test]
+fn an_adopted_backend_is_the_broker_s_own_from_then_on() {
+    let world = World::new();
+    let (pipe, pid, manifest) = outlived(&world);
+    let mut broker = world.serve(&KEEP);
+    assert_eq!(backend(&world), (pipe.clone(), pid));
+    assert_eq!(count(&world, "SPAWN"), 1, "an adoption is told as what it leads to");
+    kill(pid);
+    broker.wait_for_line("DIED_CRASH");
+    wait_until(|| !manifest.exists());
+    assert!(!Path::new(&pipe).exists(), "its socket goes with it");
+    let (_, next) = backend(&world);
+    assert_ne!(next, pid);
+    wait_until(|| manifest.exists());
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait(), Some(0));
+    assert!(exists(next) && manifest.exists(), "it is kept");
+    // The next broker keeps nothing.
+    let mut last = world.serve(&[]);
+    assert_eq!(backend(&world).1, next);
+    last.signal(Signal::TERM);
+    assert_eq!(last.wait(), Some(0));
+    assert!(has_died(next) && !manifest.exists(), "both are gone when the broker is");
+}
+
+#[test]
+fn an_adopted_backend_goes_along_when_the_broker_is_upgraded() {
+    let world = World::new();
+    let (pipe, pid, _) = outlived(&world);
+    let broker = world.serve(&KEEP);
+    for _ in 0..2 {
+        let upgraded = world.run(&["upgrade", "--socket", world.socket().to_str().unwrap()]);
+        assert!(upgraded.is_success(), "{upgraded:?}");
+        assert_eq!(backend(&world), (pipe.clone(), pid));
+    }
+    assert_eq!(count(&world, "SPAWN_ATTEMPT"), 0);
+    kill(pid);
+    broker.stop();
+}
+
+#[test]
+fn one_that_has_died_with_its_broker_is_forgotten() {
+    let world = World::new();
+    let (_, pid, manifest) = outlived(&world);
+    kill(pid);
+    assert!(has_died(pid) && manifest.exists());
+    let broker = world.serve(&KEEP);
+    wait_until(|| !manifest.exists());
+    let (_, next) = backend(&world);
+    assert_ne!(next, pid);
+    kill(next);
+    broker.stop();
+}
+
+#[test]
+fn a_process_that_is_another_by_now_is_neither_used_nor_signalled() {
+    let world = World::new();
+    let (_, pid, path) = outlived(&world);
+    kill(pid);
+    assert!(has_died(pid));
+    // Somebody else has its number, as far as can be told from the manifest.
+    let mut other = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    rewrite(&path, |manifest| manifest.current_daemon.as_mut().unwrap().pid = other.id());
+    let broker = world.serve(&KEEP);
+    let (_, next) = backend(&world);
+    assert_ne!(next, other.id());
+    let error = world.ask("dump").to_string();
+    assert!(error.contains("what a former broker has left is not used"), "{error}");
+    broker.stop();
+    assert_eq!(other.try_wait().unwrap(), None, "it has nothing to do with all this");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    kill(next);
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(&mut CacheManifest)) {
+    let mut manifest = manifest::open(&std::fs::read(path).unwrap()).unwrap();
+    change(&mut manifest);
+    std::fs::write(path, manifest::seal(manifest)).unwrap();
+}
+
+#[test]
+fn what_answers_must_be_who_was_written_down() {
+    type Change = fn(&mut CacheManifest);
+    let changes: [(&str, Change); 3] = [
+        ("started at", |manifest| manifest.current_daemon.as_mut().unwrap().started_at_unix_ms += 1),
+        ("exe_hash", |manifest| manifest.current_daemon.as_mut().unwrap().exe_hash[0] ^= 1),
+        ("pid", |manifest| manifest.current_daemon.as_mut().unwrap().pid = std::process::id()),
+    ];
+    for (what, change) in changes {
+        let world = World::new();
+        let (_, pid, path) = outlived(&world);
+        rewrite(&path, change);
+        let broker = world.serve(&KEEP);
+        let (_, next) = backend(&world);
+        assert_ne!(next, pid, "{what}");
+        assert!(exists(pid), "it is left alone");
+        kill(pid);
+        kill(next);
+        broker.stop();
+    }
+}
+
+#[test]
+fn a_damaged_manifest_and_one_of_another_boot_are_reported_and_left_alone() {
+    let world = World::new();
+    let (_, pid, path) = outlived(&world);
+    rewrite(&path, |manifest| manifest.current_daemon.as_mut().unwrap().boot_id = "another".into());
+    let foreign = std::fs::read(&path).unwrap();
+    let damaged = path.with_file_name("other-1.0.0.pb");
+    std::fs::write(&damaged, "no manifest").unwrap();
+    let broker = world.serve(&KEEP);
+    assert_eq!(count(&world, "CACHE_CORRUPTION_DETECTED"), 1);
+    assert_eq!(std::fs::read(&path).unwrap(), foreign);
+    assert_eq!(std::fs::read(&damaged).unwrap(), b"no manifest");
+    let listed = world.run(&["manifest", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(listed["manifests"][0]["state"], "other-boot");
+    assert!(listed["manifests"][1]["error"].as_str().unwrap().contains("damaged"), "{listed}");
+    let verified = world.run(&["manifest", "verify"]);
+    assert_eq!(verified.code(), 1);
+    assert!(verified.stdout.contains("ok ") && verified.stdout.contains("damaged "), "{verified:?}");
+    let pruned = world.run(&["manifest", "prune"]);
+    assert!(pruned.is_success(), "{pruned:?}");
+    assert!(path.exists() && damaged.exists(), "{pruned:?}");
+    kill(pid);
+    broker.stop();
+}
+
+#[test]
+fn a_broker_that_takes_its_backends_along_leaves_no_manifest() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let broker = world.serve(&[]);
+    backend(&world);
+    broker.stop();
+    assert!(!manifest_path(&world).exists());
+}
+
+#[test]
+fn brokers_of_one_user_adopt_each_only_their_own() {
+    let world = World::new();
+    let (_, pid, path) = outlived(&world);
+    // Another broker, elsewhere, of the same instance.
+    let elsewhere = world.endpoint("run/other.sock");
+    let mut options = vec!["serve", "--socket", elsewhere.to_str().unwrap()];
+    options.extend(KEEP);
+    let other = Daemon::start(&mut world.brokerd(&options));
+    let pipe = agreed(Wire::connect(&elsewhere).say(&hello("cache", "1.0.0"))).backend_pipe;
+    let its_own: u32 = Wire::connect(Path::new(&pipe)).tell("?pid").parse().unwrap();
+    assert_ne!(its_own, pid);
+    kill(its_own);
+    kill(pid);
+    drop(other);
+    drop(path);
+}
+
+#[test]
+fn a_service_s_own_manifest_keeps_what_it_says() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let path = manifest_path(&world);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::set_permissions(path.parent().unwrap(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let own = CacheManifest {
+        service_name: "cache".into(),
+        service_version: "1.0.0".into(),
+        roots: vec![CacheRoot { path: "/var/cache/x".into(), ..CacheRoot::default() }],
+        ..CacheManifest::default()
+    };
+    std::fs::write(&path, manifest::seal(own)).unwrap();
+    let read = || manifest::open(&std::fs::read(&path).unwrap()).unwrap();
+    let mut broker = world.serve(&KEEP);
+    let (_, pid) = backend(&world);
+    wait_until(|| read().current_daemon.is_some());
+    assert_eq!(read().roots[0].path, "/var/cache/x");
+    kill(pid);
+    broker.wait_for_line("DIED_CRASH");
+    wait_until(|| read().current_daemon.is_none());
+    assert_eq!(read().roots[0].path, "/var/cache/x");
+    let pruned = world.run(&["manifest", "prune", "--dry-run"]);
+    assert!(pruned.stdout.starts_with("left alone"), "{pruned:?}");
+    broker.stop();
+}
+
+#[test]
+fn manifests_are_shown_and_what_a_broker_has_left_of_the_dead_is_pruned() {
+    let world = World::new();
+    let (pipe, pid, path) = outlived(&world);
+    let shown = world.run(&["manifest", "show", "cache", "1.0.0", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    let shown = &shown["manifests"][0];
+    assert_eq!((&shown["process"]["pid"], &shown["process"]["endpoint"]), (&pid.into(), &pipe.into()));
+    assert_eq!(shown["state"], "may-run");
+    assert_eq!(shown["broker_endpoint"], world.socket().display().to_string());
+    let kept = world.run(&["manifest", "prune"]);
+    assert!(kept.stdout.contains("may run") && path.exists(), "{kept:?}");
+    kill(pid);
+    assert!(has_died(pid));
+    let dry = world.run(&["manifest", "prune", "--dry-run"]);
+    assert!(dry.stdout.contains("would remove") && path.exists(), "{dry:?}");
+    let pruned = world.run(&["manifest", "prune", "--json"]);
+    assert!(pruned.is_success() && !path.exists(), "{pruned:?}");
+    let missing = world.run(&["manifest", "show", "cache", "1.0.0"]);
+    assert_eq!(missing.code(), 1);
+    assert!(missing.stderr.contains("`brokerd manifest list` tells which there are"), "{missing:?}");
+}
