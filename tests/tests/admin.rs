@@ -104,6 +104,26 @@ fn dump_holds_budgets_and_the_events_that_happened() {
 }
 
 #[test]
+fn dump_tells_the_hellos_of_the_last_hour_by_the_minute() {
+    let (world, _broker) = world();
+    let history = world.ask("dump")["history"].clone();
+    assert_eq!(keys(&history), ["minute_ms", "latency_bounds_us", "minutes"]);
+    let bounds = history["latency_bounds_us"].as_array().unwrap();
+    let minutes = history["minutes"].as_array().unwrap();
+    let sum = |count: &dyn Fn(&Value) -> Option<u64>| minutes.iter().filter_map(count).sum::<u64>();
+    assert_eq!(sum(&|minute| minute["accepted"].as_u64()), 1);
+    assert_eq!(sum(&|minute| minute["refused"]["service_unknown"].as_u64()), 1);
+    for minute in minutes {
+        assert_eq!(keys(minute), ["minutes_ago", "began_unix_ms", "accepted", "refused", "latency_counts"]);
+        assert_eq!(minute["latency_counts"].as_array().unwrap().len(), bounds.len() + 1);
+    }
+    assert_eq!(
+        sum(&|minute| Some(minute["latency_counts"].as_array()?.iter().filter_map(Value::as_u64).sum())),
+        2
+    );
+}
+
+#[test]
 fn config_names_the_source_of_every_value() {
     let world = World::new();
     let mut command =

@@ -4,11 +4,16 @@
 //! versions with a backend; everything else, and everything past [`MAX_SERIES`], is counted under
 //! [`OTHER`].
 
+mod history;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use broker_protocol::wire::ErrorCode;
 use foldhash::fast::RandomState;
+
+pub use self::history::{HISTORY_MINUTES, History, MINUTE, Minute};
+use crate::time::Monotonic;
 
 /// The label value of what has no series of its own.
 pub const OTHER: &str = "other";
@@ -32,17 +37,28 @@ pub const BUCKETS: [Duration; 14] = [
     Duration::from_secs(10),
 ];
 
+/// How many buckets there are, the one without an upper bound included.
+const LATENCIES: usize = BUCKETS.len() + 1;
+
+/// The bucket of a duration.
+fn latency_bucket(duration: Duration) -> usize {
+    BUCKETS.iter().position(|bound| duration <= *bound).unwrap_or(BUCKETS.len())
+}
+
 /// How long something took, how often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: [u64; BUCKETS.len() + 1],
+    counts: [u64; LATENCIES],
     sum: Duration,
 }
 
 impl Histogram {
     /// Counts one.
     pub fn observe(&mut self, duration: Duration) {
-        let bucket = BUCKETS.iter().position(|bound| duration <= *bound).unwrap_or(BUCKETS.len());
+        self.observe_in(latency_bucket(duration), duration);
+    }
+
+    fn observe_in(&mut self, bucket: usize, duration: Duration) {
         self.counts[bucket] += 1;
         self.sum = self.sum.saturating_add(duration);
     }
@@ -56,7 +72,7 @@ impl Histogram {
     }
 
     /// How many fell into each bucket, the one without an upper bound last. Not cumulative.
-    pub const fn counts(&self) -> &[u64; BUCKETS.len() + 1] {
+    pub const fn counts(&self) -> &[u64; LATENCIES] {
         &self.counts
     }
 
@@ -209,6 +225,7 @@ pub struct Metrics {
     index: HashMap<(Box<str>, Box<str>), SeriesId, RandomState>,
     rate_limited: u64,
     peer_rejected: HashMap<&'static str, u64, RandomState>,
+    history: History,
 }
 
 impl Default for Metrics {
@@ -219,6 +236,7 @@ impl Default for Metrics {
             index: HashMap::default(),
             rate_limited: 0,
             peer_rejected: HashMap::default(),
+            history: History::default(),
         }
     }
 }
@@ -239,10 +257,14 @@ impl Metrics {
         id
     }
 
-    pub(crate) fn hello(&mut self, id: SeriesId, outcome: HelloOutcome, took: Duration) {
+    /// Counts a Hello that was accepted at one time and ended at another.
+    pub(crate) fn hello(&mut self, id: SeriesId, outcome: HelloOutcome, accepted: Monotonic, now: Monotonic) {
+        let took = now.duration_since(accepted);
+        let bucket = latency_bucket(took);
         let series = &mut self.series[id.0];
         series.hellos[outcome.index()] += 1;
-        series.hello_duration.observe(took);
+        series.hello_duration.observe_in(bucket, took);
+        self.history.count(now, outcome, bucket);
     }
 
     pub(crate) fn spawned(&mut self, id: SeriesId) {
@@ -277,6 +299,11 @@ impl Metrics {
     /// Every series, the one for everything else first.
     pub fn series(&self) -> &[Series] {
         &self.series
+    }
+
+    /// The last hour.
+    pub const fn history(&self) -> &History {
+        &self.history
     }
 
     /// Hellos refused because a peer's budget was spent.
@@ -321,8 +348,12 @@ mod tests {
         assert_eq!(labels.len(), OUTCOMES);
         let mut metrics = Metrics::default();
         for outcome in HelloOutcome::all() {
-            metrics.hello(SeriesId::OTHER, outcome, Duration::ZERO);
+            metrics.hello(SeriesId::OTHER, outcome, Monotonic::default(), Monotonic::default());
         }
         assert!(HelloOutcome::all().all(|outcome| metrics.series()[0].hellos(outcome) == 1));
+        let minutes: Vec<_> = metrics.history().minutes(Monotonic::default()).collect();
+        assert_eq!(minutes.len(), 1);
+        assert_eq!(u64::from(minutes[0].1.latencies()[0]), metrics.series()[0].hello_duration().counts()[0]);
+        assert!(HelloOutcome::all().all(|outcome| minutes[0].1.hellos(outcome) == 1));
     }
 }

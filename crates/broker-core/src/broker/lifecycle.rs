@@ -249,8 +249,8 @@ impl<E: Entropy> Broker<E> {
                     self.count_negotiated(now, accepted, &request_id, negotiation);
                 }
                 Reply::Refused(refusal) => {
-                    let took = now.monotonic.duration_since(accepted);
-                    self.metrics.hello(series, HelloOutcome::Refused(refusal.code()), took);
+                    let outcome = HelloOutcome::Refused(refusal.code());
+                    self.metrics.hello(series, outcome, accepted, now.monotonic);
                 }
             }
             self.actions.push_back(Action::Reply { connection, reply });

@@ -362,8 +362,7 @@ impl<E: Entropy> Broker<E> {
         let slot = negotiation.route.slot();
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.last_hello = Some((now.monotonic, now.unix));
-        let took = now.monotonic.duration_since(accepted);
-        self.metrics.hello(backend.series, HelloOutcome::Negotiated, took);
+        self.metrics.hello(backend.series, HelloOutcome::Negotiated, accepted, now.monotonic);
         if let Some(left_out) = self.sampler.sample(now.monotonic) {
             let draft = EventDraft::new(now, EventKind::HelloAccepted, Severity::Info, &self.instance)
                 .service(backend.service.as_str())
@@ -383,8 +382,7 @@ impl<E: Entropy> Broker<E> {
         refusal: Refusal,
     ) -> Reply {
         let series = self.series_of(&refusal);
-        let took = now.monotonic.duration_since(accepted);
-        self.metrics.hello(series, HelloOutcome::Refused(refusal.code()), took);
+        self.metrics.hello(series, HelloOutcome::Refused(refusal.code()), accepted, now.monotonic);
         match &refusal {
             Refusal::RateLimited { .. } => self.metrics.rate_limited(),
             other if other.code() == broker_protocol::wire::ErrorCode::ErrorPeerRejected => {

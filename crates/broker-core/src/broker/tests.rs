@@ -836,4 +836,10 @@ fn every_hello_is_counted_once_under_a_bounded_label() {
         .map(|series| (series.version(), series.hellos(HelloOutcome::Negotiated), series.hellos(blocked)))
         .collect();
     assert_eq!(counts, [("other", 0, 0), ("1.0.0", 2, 0), ("other", 1, 10)]);
+    let mut hour = (0, 0);
+    for (_, minute) in world.broker.metrics().history().minutes(world.now.monotonic) {
+        hour.0 += minute.hellos(HelloOutcome::Negotiated);
+        hour.1 += minute.hellos(blocked);
+    }
+    assert_eq!(hour, (3, 10), "and once in the hour");
 }

@@ -4,6 +4,7 @@
 //! daemon gathered. Keys are contract and written in the order in which they are declared.
 
 mod config;
+mod history;
 mod instances;
 mod metrics;
 mod release;

@@ -11,7 +11,8 @@ use broker_protocol::BoundedEvent;
 use serde::Serialize;
 
 use super::config::Effective;
-use super::{Facts, InstanceReport, config};
+use super::history::History;
+use super::{Facts, InstanceReport, config, history};
 
 #[derive(Serialize)]
 pub(super) struct Status {
@@ -127,6 +128,7 @@ pub(super) struct Dump {
     backend_table: Vec<BackendRow>,
     spawn_budgets: Vec<BudgetRow>,
     recent_lifecycle_events: Vec<EventRow>,
+    history: History,
 }
 
 #[derive(Serialize)]
@@ -217,6 +219,7 @@ pub(super) fn dump<E: Entropy>(broker: &Broker<E>, facts: &Facts<'_>) -> Dump {
             })
             .collect(),
         recent_lifecycle_events: broker.recent_events().map(|event| EventRow::of(&event)).collect(),
+        history: history::of(broker, facts.now),
     }
 }
 
