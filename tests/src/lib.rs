@@ -10,6 +10,7 @@ mod plain_backend;
 mod process;
 #[allow(unsafe_code)]
 mod sys;
+mod unpacked;
 mod wire;
 mod world;
 
@@ -21,6 +22,7 @@ pub use process::{Daemon, Finished, exists, goes_without, has_died, kill};
 #[cfg(target_os = "linux")]
 pub use sys::linux;
 pub use sys::{Listener, Signal, Stream};
+pub use unpacked::Unpacked;
 pub use wire::{Wire, agreed, frame_of, hello, is_listening, refused, reply_of};
 pub use world::World;
 

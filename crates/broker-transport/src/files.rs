@@ -108,6 +108,15 @@ pub fn is_quarantined(path: &Path) -> bool {
     sys::is_quarantined(path)
 }
 
+/// Makes a file for writing, with mode 0600 or with an access list for the owner alone, where there is nothing yet.
+///
+/// # Errors
+/// There is something ([`io::ErrorKind::AlreadyExists`]), be it a symbolic link that leads nowhere; or the directory
+/// cannot be written to.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    sys::create_private(path)
+}
+
 /// Replaces a file's content, mode 0600: temporary file, fsync, rename, fsync of the directory. On Windows it has
 /// an access list for the owner alone, and the file system sees to the directory.
 ///

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker_client::AdminError;
-use broker_protocol::wire::{AdminRequest, AdminVerb};
+use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb};
 
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
@@ -26,17 +26,21 @@ pub(crate) fn ask(verb: AdminVerb, args: &AdminArgs) -> Result<ExitCode, Failure
 
 /// Sends a request and prints the answer.
 pub(crate) fn send(request: AdminRequest, args: &AdminArgs) -> Result<ExitCode, Failure> {
-    let socket = socket(args)?;
-    let request = AdminRequest { json: args.json, ..request };
-    let reply = broker_client::blocking::admin(&socket, &request).map_err(|error| match error {
-        AdminError::Config(_) => Failure::usage(error),
-        AdminError::Exchange(_) => Failure::refused(error)
-            .next(format!("is a broker running? `brokerd serve --instance {}` starts one", args.instance)),
-        AdminError::Protocol(_) | AdminError::Refused(_) => Failure::refused(error),
-    })?;
+    let reply = exchange(&AdminRequest { json: args.json, ..request }, args)?;
     output::text_out(&reply.body);
     if !reply.body.ends_with('\n') {
         output::text_out("\n");
     }
     Ok(ExitCode::from(u8::try_from(reply.exit_code).unwrap_or(1)))
+}
+
+/// Sends a request; the answer.
+pub(crate) fn exchange(request: &AdminRequest, args: &AdminArgs) -> Result<AdminReply, Failure> {
+    let socket = socket(args)?;
+    broker_client::blocking::admin(&socket, request).map_err(|error| match error {
+        AdminError::Config(_) => Failure::usage(error),
+        AdminError::Exchange(_) => Failure::refused(error)
+            .next(format!("is a broker running? `brokerd serve --instance {}` starts one", args.instance)),
+        AdminError::Protocol(_) | AdminError::Refused(_) => Failure::refused(error),
+    })
 }

@@ -75,6 +75,14 @@ pub(crate) enum Command {
     },
     /// The effective configuration, and where each value comes from (JSON)
     Config(AdminArgs),
+    /// Write an archive with all of this and a report, secrets left out, to be looked at elsewhere
+    Diagnose {
+        /// The archive; nothing is overwritten [default: a name with the time in it, here]
+        #[arg(long, value_name = "PATH")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
     /// OpenMetrics text
     Metrics(AdminArgs),
     /// Have the broker go on as another program, without losing a connection or a backend

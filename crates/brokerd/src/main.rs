@@ -8,6 +8,7 @@ mod cli;
 mod definitions;
 mod demo;
 mod doctor;
+mod diagnose;
 mod failure;
 mod hello;
 mod manifests;
@@ -90,6 +91,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             admin_commands::send(request, &admin)
         }
         Command::Config(args) => ask(AdminVerb::Config, &args),
+        Command::Diagnose { output, admin } => diagnose::command::run(output, &admin),
         Command::Metrics(args) => ask(AdminVerb::Metrics, &args),
         Command::Upgrade { binary, admin } => {
             let binary = match binary {

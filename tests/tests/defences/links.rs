@@ -125,3 +125,29 @@ fn a_directory_that_is_a_link_is_refused() {
         assert!(said.contains(&format!("{} is a symbolic link", directory.display())), "{said}");
     }
 }
+
+#[test]
+fn a_link_in_the_place_of_an_archive_is_neither_followed_nor_replaced() {
+    let world = World::new();
+    let _broker = world.serve(&[]);
+    let nowhere = world.path("nowhere.tar.gz");
+    symlink(world.path("not there"), &nowhere).unwrap();
+    let linked = world.path("linked.tar.gz");
+    let precious = plant(&world, Link::Symbolic, &linked);
+    for output in [nowhere, linked] {
+        let socket = world.socket();
+        let refused = world.run(&[
+            "diagnose",
+            "--socket",
+            socket.to_str().unwrap(),
+            "--output",
+            output.to_str().unwrap(),
+        ]);
+        assert_eq!(refused.code(), 1);
+        let said = format!("a symbolic link is at {} already", output.display());
+        assert!(refused.stderr.contains(&said), "{refused:?}");
+        assert!(output.is_symlink());
+    }
+    assert_eq!(fs::read_to_string(&precious).unwrap(), PRECIOUS);
+    assert!(!world.path("not there").exists());
+}

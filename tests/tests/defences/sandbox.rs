@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use broker_tests::{Daemon, Finished, Wire, World, agreed, hello};
+use broker_tests::{Daemon, Finished, Unpacked, Wire, World, agreed, hello};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// The names of a process's threads, and what `/proc` says about one right of each.
@@ -93,6 +93,30 @@ fn a_broker_in_its_sandbox_cannot_write_where_it_has_nothing_to_write() {
     assert!(told.contains("Permission denied"), "{told}");
     broker.stop();
     assert_eq!(fs::read_dir(log.join("events")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_broker_in_its_sandbox_says_where_it_can_write_an_archive_and_does() {
+    let world = World::new();
+    let Some(broker) = sandboxed(&world) else { return };
+    let output = world.path("diagnose.tar.gz");
+    let diagnose = |output: &Path| {
+        let socket = world.socket();
+        let command =
+            ["diagnose", "--socket", socket.to_str().unwrap(), "--output", output.to_str().unwrap()];
+        world.run(&command)
+    };
+    let refused = diagnose(&output);
+    assert_eq!((refused.code(), refused.stdout.as_str()), (1, ""), "{refused:?}");
+    assert!(refused.stderr.contains("--sandbox"), "{refused:?}");
+    assert!(!output.exists());
+    let instead = world.state_dir().join("diagnose.tar.gz");
+    let next = format!("next: pass --output {}", instead.display());
+    assert!(refused.stderr.contains(&next), "{refused:?}");
+    let written = diagnose(&instead);
+    assert!(written.is_success(), "{written:?}");
+    assert_eq!(Unpacked::of(&instead).json("system/summary.json")["broker"]["sandbox"], true);
+    broker.stop();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use broker_protocol::wire::Hello;
-use broker_tests::{Daemon, PlainBackend, World, agreed, hello};
+use broker_tests::{Daemon, PlainBackend, Unpacked, World, agreed, hello};
 
 const BIT_0: u64 = 1;
 
@@ -103,6 +103,15 @@ fn no_token_is_in_any_line_file_or_answer_however_much_is_logged() {
                 places.push((verb.to_owned(), [answer.stdout, answer.stderr].concat().into_bytes()));
             }
         }
+        let archive = world.path("diagnose.tar.gz");
+        let command =
+            ["diagnose", "--socket", socket.to_str().unwrap(), "--output", archive.to_str().unwrap()];
+        let answer = world.run(&command);
+        assert!(answer.is_success(), "{answer:?}");
+        places.push(("diagnose".to_owned(), [answer.stdout, answer.stderr].concat().into_bytes()));
+        let unpacked = Unpacked::of(&archive);
+        assert!(unpacked.text("events/lifecycle.jsonl").contains("HELLO_ACCEPTED"), "it has what happened");
+        places.extend(unpacked.into_files().map(|(name, text)| (format!("{name} of the archive"), text)));
         let log = broker.stop_and_hear();
         assert!(log.contains("TRACE") || log.contains("DEBUG"), "all of it is logged: {log}");
         assert!(places.iter().any(|(_, text)| text.windows(15).any(|part| part == b"lifecycle_event")));

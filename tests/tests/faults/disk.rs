@@ -157,3 +157,29 @@ fn where_no_definitions_can_be_made_a_broker_still_serves_what_is_registered() {
     assert_eq!((healthy.code(), healthy.stdout.as_str()), (0, "ok\n"));
     broker.stop();
 }
+
+#[test]
+fn an_archive_that_a_disk_has_no_room_for_leaves_nothing_there() {
+    if !may_mount("archives on disks that are full or read-only") {
+        return;
+    }
+    for (options, said) in
+        [(ONE_PAGE, "the disk is full"), (WITHOUT_INODES, "the disk is full"), (READ_ONLY, CLOSED)]
+    {
+        let world = World::new();
+        let place = world.path("small");
+        let broker = Daemon::start(&mut after(&mounted(options, &place), &serve(&world)));
+        let output = place.join("diagnose.tar.gz");
+        let socket = world.socket();
+        let command =
+            ["diagnose", "--socket", socket.to_str().unwrap(), "--output", output.to_str().unwrap()];
+        let failed = world.run(&command);
+        assert_eq!((failed.code(), failed.stdout.as_str()), (1, ""), "{options}: {failed:?}");
+        for text in [said, output.to_str().unwrap(), "\n  next: "] {
+            assert!(failed.stderr.contains(text), "{options}: {failed:?}");
+        }
+        let left = std::fs::read_dir(seen_by(broker.pid(), &place)).unwrap().count();
+        assert_eq!(left, 0, "{options}");
+        broker.stop();
+    }
+}

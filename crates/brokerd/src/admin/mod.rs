@@ -18,9 +18,11 @@ use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb}
 use broker_transport::limits::InodeUsage;
 pub(crate) use instances::{InstanceReport, find_instances};
 pub(crate) use release::{Release, ReleaseReport};
+pub(crate) use report::EventRow;
 use serde::Serialize;
 pub(crate) use upgrade::{Upgraded, not_upgraded, upgraded};
 
+use crate::diagnose::{DiagnoseError, Diagnosis};
 use crate::failure::{EXIT_REFUSED, EXIT_USAGE};
 use crate::serve::settings::Settings;
 
@@ -39,6 +41,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) instances: Vec<InstanceReport>,
     /// What became of a request to release handles.
     pub(crate) released: Option<ReleaseReport>,
+    /// What became of a request for an archive.
+    pub(crate) diagnosed: Option<Result<Diagnosis, DiagnoseError>>,
 }
 
 /// The head of every JSON body.
@@ -88,7 +92,11 @@ pub(crate) fn answer<E: Entropy>(
             Some(released) => text(&released.to_text(), released.exit_code()),
             None => unknown(request.verb),
         },
-        AdminVerb::Diagnose => unknown(request.verb),
+        AdminVerb::Diagnose => match &facts.diagnosed {
+            Some(Ok(diagnosis)) => json("diagnose", facts, diagnosis),
+            Some(Err(error)) => text(&error.to_text(), error.exit_code()),
+            None => unknown(request.verb),
+        },
     }
 }
 

@@ -9,6 +9,7 @@ use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb};
 use broker_transport::{fd_passing, limits};
 use tokio::time::Instant;
 
+use super::diagnosis;
 use super::shell::Shell;
 use crate::admin::{self, Facts, InstanceReport, Release, ReleaseReport};
 
@@ -24,6 +25,11 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
             Some(release(shell, &request.service_name, path).await)
         }
         Some(_) | None => None,
+    };
+    let diagnosed = if wants(AdminVerb::Diagnose) {
+        Some(Box::pin(diagnosis::diagnose(shell, &request.output_path)).await)
+    } else {
+        None
     };
     let settings = shell.settings();
     // A few words take no longer than a Hello, and whoever watches over the broker waits for them.
@@ -41,6 +47,7 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
             descriptors_discarded: fd_passing::discarded_messages(),
             instances,
             released,
+            diagnosed,
         };
         admin::answer(broker, &facts, request)
     })

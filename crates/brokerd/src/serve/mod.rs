@@ -9,6 +9,7 @@ mod clock;
 mod confinement;
 mod connection;
 mod control;
+mod diagnosis;
 mod entropy;
 pub(crate) mod event_log;
 mod facts;

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use broker_transport::peer::{PeerCredentials, UserId};
 use broker_transport::process::Spawner;
 use broker_transport::stream::Stream;
 use foldhash::fast::RandomState;
-use tokio::sync::{Mutex, MutexGuard, Notify, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Notify, OwnedMutexGuard, oneshot};
 use tokio::task::AbortHandle;
 
 use super::backends::{self, Process};
@@ -77,6 +78,8 @@ pub(super) struct Shell {
     due_changed: Notify,
     /// Whose turn it is to render an admin answer.
     rendering: Mutex<()>,
+    /// Whose turn it is to write an archive, which goes on where nobody waits for it any more.
+    diagnosing: Arc<Mutex<()>>,
     /// Requests that are being answered right now, and the news that there are none.
     in_flight: Cell<usize>,
     all_answered: Notify,
@@ -113,6 +116,7 @@ impl Shell {
             due: Cell::new(None),
             due_changed: Notify::new(),
             rendering: Mutex::default(),
+            diagnosing: Arc::default(),
             in_flight: Cell::new(0),
             all_answered: Notify::new(),
             stop: Notify::new(),
@@ -431,6 +435,11 @@ impl Shell {
         let turn = self.rendering.lock().await;
         tokio::task::yield_now().await;
         turn
+    }
+
+    /// Waits for the turn to write an archive, so that however many are asked for, one is held in memory.
+    pub(super) async fn turn_to_diagnose(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.diagnosing).lock_owned().await
     }
 
     /// Counts a request as being answered until the guard is dropped.
