@@ -61,6 +61,7 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     cargo("lints of what searches schedules", &searched.concat(), &[])?;
     fuzz_programs()?;
     deny(absent)?;
+    browser(absent)?;
     tests()?;
     planted_bugs()?;
     step("schedules");
@@ -116,6 +117,17 @@ fn other_systems(absent: Absent) -> TaskResult {
         Some(message) => absent.tell(&message),
         None => cross::run(&[]),
     }
+}
+
+/// The tests go without a browser where there is none, and say so where nobody looks.
+fn browser(absent: Absent) -> TaskResult {
+    step("browser");
+    let mut chromium = Command::new("chromium");
+    let version = chromium.arg("--version").stderr(Stdio::null());
+    if !version.status().is_ok_and(|status| status.success()) {
+        return absent.tell("chromium is not installed; get it from your system's packages");
+    }
+    Ok(())
 }
 
 fn tests() -> TaskResult {
