@@ -52,7 +52,10 @@ impl DiagnoseError {
             Self::Exists { kind: FileKind::Directory, path } => {
                 Some(format!("name a file in it, such as {}", path.join("diagnose.tar.gz").display()))
             }
-            Self::Exists { .. } => Some("remove it, or choose another name".to_owned()),
+            Self::Exists { kind: FileKind::Regular, .. } => {
+                Some("remove it, or choose another name".to_owned())
+            }
+            Self::Exists { .. } => Some("choose another name".to_owned()),
             Self::NoDirectory { .. } => Some("make it, or choose another place".to_owned()),
             Self::Sandboxed { instead, .. } => {
                 Some(format!("pass --output {}, and move it where you want it", instead.display()))

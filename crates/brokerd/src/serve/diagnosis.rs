@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use broker_core::time::{Monotonic, Now};
 use broker_protocol::wire::{AdminRequest, AdminVerb};
+use broker_transport::memory;
 
 use super::facts;
 use super::shell::Shell;
@@ -34,8 +35,11 @@ pub(super) async fn diagnose(shell: &Rc<Shell>, output_path: &str) -> Result<Dia
         },
     };
     let written = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        order.carry_out()
+        let outcome = order.carry_out();
+        // Much more than a broker holds otherwise, and for a moment only.
+        memory::return_what_is_free();
+        drop(turn);
+        outcome
     });
     written.await.unwrap_or_else(|error| Err(DiagnoseError::GivenUp(error.to_string())))
 }
