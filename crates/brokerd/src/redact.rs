@@ -3,8 +3,8 @@
 //! For what a backend wrote to its standard error before it died, which goes to clients and into events, and for
 //! everything that goes into a diagnostic archive. Taken out are values whose name has KEY, TOKEN, SECRET or PASS
 //! in it; the home directory becomes `~`, and in an archive the ids of users and groups become a hash that stays
-//! the same on this machine. What bears no such name is not known to be a secret, and stays. Invariants: what was
-//! redacted once is not changed by doing it again; a [`Redacted`] holds nothing that no [`Redactor`] has seen.
+//! the same on this machine. What bears no such name is not known to be a secret, and stays. Invariant: a
+//! [`Redacted`] holds nothing that no [`Redactor`] has seen.
 
 mod home;
 mod ids;
@@ -164,6 +164,7 @@ fn id_of(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -209,5 +210,27 @@ mod tests {
         assert_eq!(redactor.counts(), counts);
         assert_eq!(redactor.json(expected), redacted, "once more changes nothing");
         assert_eq!(redactor.counts(), counts, "and counts nothing");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd_and_no_planted_value_stays(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    Just("TOKEN".to_owned()), Just("--key".to_owned()), Just("=".to_owned()), Just(": ".to_owned()),
+                    Just(" ".to_owned()), Just("\"".to_owned()), Just("'".to_owned()), Just("\\".to_owned()),
+                    Just("\n".to_owned()), Just("Bearer".to_owned()), Just("/home/u".to_owned()),
+                    Just("/run/user/7".to_owned()), Just("uid=7".to_owned()), Just("S-1-5-21-7".to_owned()),
+                    any::<String>(),
+                ],
+                0..12,
+            )
+        ) {
+            let text = format!("{}\nMY_TOKEN=pl4nted /home/u/pl4nted uid=4242 {0}", parts.concat());
+            let redacted = redactor().text(&text);
+            for planted in ["=pl4nted", "/home/u/", "uid=4242"] {
+                prop_assert!(!redacted.as_str().contains(planted), "{planted} of {text:?} is in {redacted:?}");
+            }
+        }
     }
 }

@@ -55,27 +55,48 @@ fn is_option(text: &str) -> bool {
     word.starts_with("--") && text.ends_with(word) && is_marked(word)
 }
 
+/// Where a value ends. What is quoted may go on with what stands right behind it, as a shell joins them.
 fn value_end(value: &str) -> usize {
+    let mut end = 0;
+    loop {
+        let rest = &value[end..];
+        end += part_end(rest);
+        if !rest.starts_with(['"', '\'']) || !value[end..].starts_with(is_joined) {
+            return end;
+        }
+    }
+}
+
+fn part_end(value: &str) -> usize {
     if value.strip_prefix(REDACTED).is_some_and(|behind| !behind.starts_with(char::is_alphanumeric)) {
         return REDACTED.len();
     }
-    let line_end = value.find(['\n', '\r']).unwrap_or(value.len());
+    // Looked for only where it counts: a value may have a million parts.
+    let line_end = || value.find(['\n', '\r']).unwrap_or(value.len());
     match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => closing(value, quote).unwrap_or(line_end),
+        Some(quote @ ('"' | '\'')) => closing(value, quote).unwrap_or_else(line_end),
         // A quote within a text that is itself quoted.
-        Some('\\') if value.starts_with(r#"\""#) => value[2..].find(r#"\""#).map_or(line_end, |end| end + 4),
-        _ => {
-            let word_end = |from: usize| {
-                let end = value[from..].find(char::is_whitespace);
-                end.map_or(value.len(), |end| from + end)
-            };
-            let end = word_end(0);
-            let behind = &value[end..];
-            let next = end + (behind.len() - behind.trim_start_matches([' ', '\t']).len());
-            let has_scheme = SCHEMES.iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme));
-            if has_scheme && next < value.len() { word_end(next) } else { end }
+        Some('\\') if value.starts_with(r#"\""#) => {
+            value[2..].find(r#"\""#).map_or_else(line_end, |end| end + 4)
         }
+        _ => word_end(value),
     }
+}
+
+/// Where a word ends, and behind a scheme the next one.
+fn word_end(value: &str) -> usize {
+    let end_from =
+        |from: usize| value[from..].find(char::is_whitespace).map_or(value.len(), |end| from + end);
+    let end = end_from(0);
+    let behind = &value[end..];
+    let next = value.len() - behind.trim_start_matches([' ', '\t']).len();
+    let has_scheme = SCHEMES.iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme));
+    if has_scheme { end_from(next) } else { end }
+}
+
+/// Whether what stands right behind a quote goes on with the value.
+fn is_joined(character: char) -> bool {
+    character.is_alphanumeric() || matches!(character, '"' | '\'')
 }
 
 /// Where a text in quotes ends. A quote behind a backslash is a part of it.
@@ -109,6 +130,7 @@ mod tests {
             (r#"{"secret":"a\"b","port":1}"#, r#"{"secret":<redacted>,"port":1}"#),
             (r#""{\"secret\":\"a b\",\"port\":1}""#, r#""{\"secret\":<redacted>,\"port\":1}""#),
             ("PASSPHRASE='a b' x", "PASSPHRASE=<redacted> x"),
+            ("PASSPHRASE='a b'\"c d\"e x", "PASSPHRASE=<redacted> x"),
             ("PASSPHRASE='a\nb' x", "PASSPHRASE=<redacted> x"),
             ("PASSPHRASE=\"a b\nx", "PASSPHRASE=<redacted>\nx"),
             ("passwd=", "passwd="),
@@ -125,6 +147,12 @@ mod tests {
             assert_eq!(take_out(expected), (expected.to_owned(), 0), "once more changes nothing");
         }
         assert_eq!(take_out("A_KEY=x B_TOKEN=y").1, 2);
+    }
+
+    #[test]
+    fn a_value_of_many_parts_takes_no_stack() {
+        let text = format!("TOKEN={} x", "\"\"".repeat(1_000_000));
+        assert_eq!(take_out(&text), ("TOKEN=<redacted> x".to_owned(), 1));
     }
 
     proptest! {
