@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use broker_protocol::prost::Message;
+use broker_protocol::wire::LifecycleEvent;
 use tempfile::TempDir;
 
 use crate::PATIENCE;
@@ -149,6 +151,23 @@ impl World {
     /// Lets a process do to the broker what no client should: a behaviour of `hostile-peer`, and its options.
     pub fn hostile_peer(&self, arguments: &[&str]) -> HostilePeer {
         HostilePeer::start(self, &self.socket(), arguments)
+    }
+
+    /// Waits until so many events are on disk: a broker writes them beside all else.
+    pub fn wait_for_events(&self, least: usize) {
+        let log = self.state_dir().join("events").join("lifecycle.pb");
+        let deadline = Instant::now() + PATIENCE;
+        let count = || {
+            let bytes = std::fs::read(&log).unwrap_or_default();
+            let mut rest = &bytes[..];
+            let events = std::iter::from_fn(|| LifecycleEvent::decode_length_delimited(&mut rest).ok());
+            // Nothing is an event, too, of no length; at the end there is not even that.
+            events.take_while(|event| event.ts_ms > 0).count()
+        };
+        while count() < least {
+            assert!(Instant::now() < deadline, "{} events, not {least}", count());
+            std::thread::yield_now();
+        }
     }
 
     /// How many handoffs to backends of `cache` the broker has counted with this outcome.

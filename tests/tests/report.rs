@@ -39,6 +39,7 @@ fn report(world: &World) -> PathBuf {
     for planted in [PLANTED, ADDRESS] {
         refused(world.connect().say(&Hello { wanted_version: planted.into(), ..hello("cache", "1.0.0") }));
     }
+    world.wait_for_events(8);
     let output = world.path("diagnose.tar.gz");
     let socket = world.socket();
     let written =

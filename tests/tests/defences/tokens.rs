@@ -110,7 +110,7 @@ fn no_token_is_in_any_line_file_or_answer_however_much_is_logged() {
         assert!(answer.is_success(), "{answer:?}");
         places.push(("diagnose".to_owned(), [answer.stdout, answer.stderr].concat().into_bytes()));
         let unpacked = Unpacked::of(&archive);
-        assert!(unpacked.text("events/lifecycle.jsonl").contains("HELLO_ACCEPTED"), "it has what happened");
+        assert!(unpacked.text("admin/dump.json").contains("HELLO_ACCEPTED"), "it has what happened");
         places.extend(unpacked.into_files().map(|(name, text)| (format!("{name} of the archive"), text)));
         let log = broker.stop_and_hear();
         assert!(log.contains("TRACE") || log.contains("DEBUG"), "all of it is logged: {log}");
