@@ -2,8 +2,8 @@
 //!
 //! It is written beside its place, under a name that nobody can guess, into a file of its user alone, and gets its
 //! own name when everything is on the disk. Invariant: the name is given only where nothing has it, not even a link
-//! that leads nowhere; on any failure before that the file is removed. A process that is killed leaves the file
-//! beside it, which is called like one that may be removed.
+//! that leads nowhere; on any failure before that the file is removed. A process that ends meanwhile leaves the
+//! file beside it, which is called like one that may be removed.
 
 use std::fs::File;
 use std::io::{self, BufWriter};

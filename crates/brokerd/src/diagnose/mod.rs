@@ -58,12 +58,14 @@ impl Order {
     pub(crate) fn carry_out(self) -> Result<Diagnosis, DiagnoseError> {
         output::refuse_to_overwrite(&self.output)?;
         let unwritable = |error| output::unwritable(&self.output, error, &self.surroundings);
-        let mut archive = Archive::create(&self.output, self.now).map_err(unwritable)?;
         let redactor = Redactor::of_this_user();
         let gathered = Gathered::new(&self, &redactor);
+        // All of it first: while there is a file beside the output path, the broker had better not end.
+        let parts = Part::ALL.map(|part| (part, gathered.part(part)));
+        drop(gathered);
         let mut diagnosis = Diagnosis::new(self.output.clone());
-        for part in Part::ALL {
-            let found = gathered.part(part);
+        let mut archive = Archive::create(&self.output, self.now).map_err(unwritable)?;
+        for (part, found) in parts {
             if let Ok(found) = &found {
                 archive.add(part.path(), &found.text).map_err(unwritable)?;
             }
