@@ -1,22 +1,18 @@
 //! The manifests of this user's services, as far as they help: what identifies the machine is left out.
 //!
-//! Invariant: no more than [`MOST`] of them are read, and none that is longer than [`LONGEST`].
+//! Invariant: no more than [`MOST`] of them are read, and none that is longer than a manifest may be.
 
-use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use broker_protocol::manifest;
 use broker_protocol::wire::{CacheManifest, CacheRoot, DaemonProcess};
 use broker_transport::endpoint;
-use broker_transport::files::{self, FileKind};
 use serde_json::{Value, json};
 
 use super::events::Rows;
+use crate::manifests::{Found, ManifestDir};
 
 /// Manifests that an archive holds at most.
 const MOST: usize = 256;
-/// Longest manifest that is read, in bytes.
-const LONGEST: u64 = 256 * 1024;
 
 /// Every manifest, and each that cannot be read with the reason.
 ///
@@ -24,28 +20,25 @@ const LONGEST: u64 = 256 * 1024;
 /// There is no directory of them, or it cannot be read.
 pub(super) fn all() -> Result<Rows, String> {
     let directory = endpoint::manifest_dir().map_err(|error| error.to_string())?;
-    within(&directory)
+    within(directory)
 }
 
-fn within(directory: &Path) -> Result<Rows, String> {
-    let entries = std::fs::read_dir(directory).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("there are no manifests: no directory {}", directory.display()),
-        _ => format!("{}: {error}", directory.display()),
-    })?;
-    let mut paths: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "pb"))
-        .collect();
-    paths.sort();
-    let left_out = paths.len().saturating_sub(MOST);
-    paths.truncate(MOST);
+fn within(directory: PathBuf) -> Result<Rows, String> {
+    if !directory.exists() {
+        return Err(format!("there are no manifests: no directory {}", directory.display()));
+    }
+    let shown = directory.display().to_string();
+    let (mut found, unread) =
+        ManifestDir::new(directory).all().map_err(|error| format!("{shown}: {error}"))?;
+    let left_out = unread + found.len().saturating_sub(MOST);
+    found.truncate(MOST);
     let note = (left_out > 0).then(|| format!("{left_out} more were left out"));
-    Ok(Rows { rows: paths.iter().map(|path| row(path)).collect(), note })
+    Ok(Rows { rows: found.into_iter().map(|Found { path, content }| row(&path, content)).collect(), note })
 }
 
-fn row(path: &Path) -> Value {
+fn row(path: &Path, content: Result<CacheManifest, impl std::fmt::Display>) -> Value {
     let file = path.display().to_string();
-    match read(path) {
+    match content {
         Ok(manifest) => json!({
             "file": file,
             "service_name": manifest.service_name,
@@ -57,21 +50,8 @@ fn row(path: &Path) -> Value {
             "current_daemon": manifest.current_daemon.as_ref().map(daemon),
             "roots": manifest.roots.iter().map(root).collect::<Value>(),
         }),
-        Err(error) => json!({ "file": file, "error": error }),
+        Err(error) => json!({ "file": file, "error": error.to_string() }),
     }
-}
-
-fn read(path: &Path) -> Result<CacheManifest, String> {
-    let (file, facts) = files::open_no_follow(path).map_err(|error| error.to_string())?;
-    if facts.kind != FileKind::Regular {
-        return Err(format!("it is {}", facts.kind));
-    }
-    if facts.size > LONGEST {
-        return Err(format!("it has {} bytes, and no more than {LONGEST} are read", facts.size));
-    }
-    let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    manifest::open(&bytes).map_err(|error| error.to_string())
 }
 
 fn daemon(daemon: &DaemonProcess) -> Value {
@@ -102,6 +82,7 @@ fn root(root: &CacheRoot) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use broker_protocol::manifest;
     use broker_protocol::wire::{HostIdentity, Ownership};
 
     use super::*;
@@ -111,6 +92,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let whole = manifest::seal(CacheManifest {
             service_name: "cache".into(),
+            service_version: "1.0.0".into(),
             host: Some(HostIdentity { machine_id: "m4chine".into(), ..HostIdentity::default() }),
             roots: vec![CacheRoot {
                 path: "/home/u/.cache".into(),
@@ -121,16 +103,14 @@ mod tests {
         });
         std::fs::write(directory.path().join("cache-1.0.0.pb"), &whole).unwrap();
         std::fs::write(directory.path().join("damaged-1.0.0.pb"), &whole[..whole.len() - 1]).unwrap();
-        std::fs::write(directory.path().join("long-1.0.0.pb"), vec![0; LONGEST as usize + 1]).unwrap();
         std::fs::write(directory.path().join("README"), "").unwrap();
-        let found = within(directory.path()).unwrap();
-        assert_eq!((found.rows.len(), found.note), (3, None));
+        let found = within(directory.path().to_path_buf()).unwrap();
+        assert_eq!((found.rows.len(), found.note), (2, None));
         assert_eq!(found.rows[0]["service_name"], "cache");
         assert_eq!(found.rows[0]["roots"][0]["ownership"]["mode"], "0700");
         assert!(!found.rows[0].to_string().contains("m4chine"));
         assert!(found.rows[1]["error"].is_string() && found.rows[1]["file"].is_string());
-        assert!(found.rows[2]["error"].as_str().unwrap().contains("no more than"));
-        let missing = within(&directory.path().join("none")).unwrap_err();
+        let missing = within(directory.path().join("none")).unwrap_err();
         assert!(missing.starts_with("there are no manifests"), "{missing}");
     }
 
@@ -140,7 +120,7 @@ mod tests {
         for number in 0..MOST + 2 {
             std::fs::write(directory.path().join(format!("{number:03}.pb")), "").unwrap();
         }
-        let found = within(directory.path()).unwrap();
+        let found = within(directory.path().to_path_buf()).unwrap();
         assert_eq!((found.rows.len(), found.note.as_deref()), (MOST, Some("2 more were left out")));
     }
 }

@@ -117,7 +117,7 @@ pub(super) fn report(shell: &Rc<Shell>, error: &ManifestError) {
         | ManifestError::Untrusted { .. }
         | ManifestError::Write { .. }
         | ManifestError::Directory { .. } => {
-            tracing::warn!(%error, "the next broker will not find a backend")
+            tracing::warn!(%error, "the next broker will not find a backend");
         }
     }
 }
