@@ -378,3 +378,21 @@ fn the_path_of_a_file_is_no_pipe_s_name() {
     assert_eq!(failed.code(), 2, "{failed:?}");
     assert!(failed.stderr.contains(r"C:\broker\shared: expected the name of a pipe"), "{}", failed.stderr);
 }
+
+#[cfg(unix)]
+#[test]
+fn a_listener_that_outlives_its_lock_for_a_moment_keeps_nobody_from_starting() {
+    let world = World::new();
+    // Where the broker's socket will be.
+    drop(world.serve(&[]));
+    let dying = broker_tests::Listener::bind(&world.socket());
+    let mut broker =
+        Daemon::spawn(&mut world.brokerd(&["serve", "--socket", world.socket().to_str().unwrap()]));
+    while !world.lock().exists() {
+        std::thread::yield_now();
+    }
+    drop(dying);
+    broker.wait_for_line("serving");
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait(), Some(0));
+}

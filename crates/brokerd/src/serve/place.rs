@@ -2,7 +2,8 @@
 //!
 //! Invariant: the lock is taken before the socket is looked at, and given back after the socket is gone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener};
 use broker_transport::lock::{InstanceLock, LockError};
@@ -16,6 +17,10 @@ pub(crate) const ALLOW_PRIVILEGED: &str = "RUNNING_PROCESS_BROKER_ALLOW_PRIVILEG
 
 /// What to do where neither the socket nor its lock can be had.
 const ELSEWHERE: &str = "see to what is there, or choose another place with --socket PATH";
+
+/// How long a listener may outlive the lock that went with it.
+const OUTLIVES_LOCK: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Pipes that show that there are descriptors for the event loop and its threads: two for each.
 const PIPES: usize = 16;
@@ -91,7 +96,7 @@ impl Place {
             }
             LockError::NotAFile { .. } | LockError::Io { .. } => Failure::refused(error).next(ELSEWHERE),
         })?;
-        let socket = BoundSocket::bind(&path, &BindOptions::default()).map_err(|error| match error {
+        let socket = bind(&path).map_err(|error| match error {
             BindError::InUse { .. } => already_running(&error.to_string()),
             BindError::NotASocket { .. }
             | BindError::TooLong { .. }
@@ -115,6 +120,18 @@ impl Place {
         let listener = Listener::from_bound(socket)
             .map_err(|error| Failure::refused(format!("cannot accept on {}: {error}", path.display())))?;
         Ok((listener, lock))
+    }
+}
+
+/// Binds the endpoint, whose lock is ours. What has held that, or was just forked by it, may still be ending: its
+/// descriptors are closed one after the other.
+fn bind(path: &Path) -> Result<BoundSocket, BindError> {
+    let deadline = Instant::now() + OUTLIVES_LOCK;
+    loop {
+        match BoundSocket::bind(path, &BindOptions::default()) {
+            Err(BindError::InUse { .. }) if Instant::now() < deadline => std::thread::sleep(LOOK_AGAIN),
+            bound => return bound,
+        }
     }
 }
 
