@@ -5,12 +5,13 @@ use std::process::Command;
 use crate::workspace::{TaskResult, root};
 
 /// The programs that measure, by the name of the bench, and whether they start a broker.
-const BENCHES: [(&str, &str, bool); 6] = [
+const BENCHES: [(&str, &str, bool); 7] = [
     ("hello", "hello-load", true),
     ("start", "start-load", true),
     ("scale", "scale-load", true),
     ("handoff", "handoff-load", true),
     ("hostile", "hostile-load", true),
+    ("upgrade", "upgrade-load", true),
     ("instructions", "instructions", false),
 ];
 
