@@ -67,7 +67,11 @@ fn an_archive_has_every_part_and_the_answer_says_so() {
     refused(world.connect().say(&hello("unknown", "1.0.0")));
     world.wait_for_events(5);
     fs::create_dir_all(manifests(&world)).unwrap();
-    let sealed = manifest::seal(CacheManifest { service_name: "cache".into(), ..CacheManifest::default() });
+    let sealed = manifest::seal(CacheManifest {
+        service_name: "cache".into(),
+        service_version: "1.0.0".into(),
+        ..CacheManifest::default()
+    });
     fs::write(manifests(&world).join("cache-1.0.0.pb"), sealed).unwrap();
 
     let output = world.path("diagnose.tar.gz");
@@ -147,7 +151,12 @@ fn what_is_planted_is_redacted_before_it_is_written() {
         }),
         ..CacheRoot::default()
     };
-    let sealed = manifest::seal(CacheManifest { roots: vec![root], ..CacheManifest::default() });
+    let sealed = manifest::seal(CacheManifest {
+        service_name: "cache".into(),
+        service_version: "1.0.0".into(),
+        roots: vec![root],
+        ..CacheManifest::default()
+    });
     fs::write(manifests(&world).join("cache-1.0.0.pb"), sealed).unwrap();
 
     let output = world.path("diagnose.tar.gz");
