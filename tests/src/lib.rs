@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may end at any surprise")]
 
+#[cfg(doctest)]
+mod book;
 mod hostile_peer;
 mod plain_backend;
 mod process;

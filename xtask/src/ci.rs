@@ -68,6 +68,8 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     schedules::run(&[])?;
     cargo("doc tests", &["test", "--workspace", "--doc"], &[])?;
     instructions(absent)?;
+    step("book");
+    crate::book::check()?;
     cargo("docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     other_systems(absent)?;
     println!("\nall checks passed in {} s", started.elapsed().as_secs());

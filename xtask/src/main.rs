@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod book;
 mod ci;
 mod codegen;
 mod cross;
@@ -30,7 +31,8 @@ tasks:
   schedules [...]     search the schedules of the threads that share something (--help tells the options)
   unsafe [--check]    write the inventory of unsafe code (--check: only tell whether it is current)
   threats             check that SECURITY.md names a test for every threat
-  bench NAME [...]    measure: hello, start, scale, handoff, hostile, instructions (--help tells the options)
+  book                check that every page of docs/ is in its table of contents, and every link leads somewhere
+  bench NAME [...]    measure: hello, start, scale, handoff, hostile, upgrade, instructions (--help tells)
   faults [...]        kill broker, backends and clients before each of their system calls
   soak [...]          half an hour of load with random deaths (--help tells the options)
   fuzz [...]          look for inputs that a fuzz target fails on (--help tells the options)
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ["layering"] => layering::check(),
         ["unsafe"] => unsafe_code::write(),
         ["unsafe", "--check"] => unsafe_code::check(),
+        ["book"] => book::check(),
         ["threats"] => threats::check(),
         ["bench", bench, options @ ..] => bench::run(bench, options),
         ["sim", options @ ..] => sim::run(options),
