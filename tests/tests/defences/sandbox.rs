@@ -120,6 +120,21 @@ fn a_broker_in_its_sandbox_says_where_it_can_write_an_archive_and_does() {
 }
 
 #[test]
+fn a_broker_in_its_sandbox_goes_on_as_another_program_and_is_in_one_again() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let Some(broker) = sandboxed(&world) else { return };
+    let backend = start_backend(&world);
+    for _ in 0..2 {
+        let upgraded = world.run(&["upgrade", "--socket", world.socket().to_str().unwrap()]);
+        assert!(upgraded.is_success(), "{upgraded:?}");
+        is_set_but_for_the_spawner(broker.pid(), "Seccomp", "2");
+        assert_eq!(start_backend(&world), backend);
+    }
+    broker.stop();
+}
+
+#[test]
 fn a_sandbox_that_the_kernel_does_not_offer_is_an_error_that_says_so() {
     for (means, call) in
         [("Landlock", libc::SYS_landlock_create_ruleset), ("seccomp filters", libc::SYS_seccomp)]

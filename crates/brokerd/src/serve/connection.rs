@@ -224,7 +224,8 @@ pub(super) async fn serve(
         }
         Then::Pass(terms) => {
             // Rare enough to be kept out of every other connection's memory.
-            Box::pin(handoff::pass(&shell, Held::new(stream, open, in_flight), *terms, bytes)).await;
+            Box::pin(handoff::pass(&shell, Held::new(stream, open, in_flight, answering), *terms, bytes))
+                .await;
         }
     }
 }

@@ -13,6 +13,7 @@ use broker_transport::stream::{BlockingMode, Stream};
 
 use super::connection::Open;
 use super::shell::InFlight;
+use super::succession::HeldBack;
 
 /// A client's connection and its place in the accounts: it counts as open, and as being answered, for as
 /// long as there is a copy of it here.
@@ -20,14 +21,16 @@ struct Client {
     stream: Stream,
     _open: Open,
     in_flight: Option<InFlight>,
+    /// Nobody goes on as another program while it is not settled who has it.
+    _held_back: HeldBack,
 }
 
 /// A connection that is the broker's.
 pub(super) struct Held(Client);
 
 impl Held {
-    pub(super) const fn new(stream: Stream, open: Open, in_flight: InFlight) -> Self {
-        Self(Client { stream, _open: open, in_flight: Some(in_flight) })
+    pub(super) const fn new(stream: Stream, open: Open, in_flight: InFlight, held_back: HeldBack) -> Self {
+        Self(Client { stream, _open: open, in_flight: Some(in_flight), _held_back: held_back })
     }
 
     pub(super) const fn stream(&self) -> &Stream {

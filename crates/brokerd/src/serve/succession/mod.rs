@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::document::Document;
-pub(super) use self::moves::Moves;
+pub(super) use self::moves::{HeldBack, Moves};
 pub(super) use self::takeover::Takeover;
 pub(super) use self::trial::answer as answer_trial;
 use super::connection::{Asks, Moved};
