@@ -151,6 +151,7 @@ impl Ledger {
             | Input::ControlClosed { .. }
             | Input::Quiesced { .. }
             | Input::DescriptorPressure
+            | Input::Reconfigured(_)
             | Input::Drain { .. } => {}
         }
     }

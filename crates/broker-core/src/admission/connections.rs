@@ -17,8 +17,11 @@
 //! Opening, hearing and closing look up one or two entries each. Only making room looks at every
 //! connection, of which there are at most [`ConnectionLimits::total`].
 //!
-//! Invariant: never more than the total is open, never more than its share by one peer; a peer is
-//! remembered exactly as long as it has a connection.
+//! Limits that are lowered close nothing: whoever is over them keeps what it has, and newcomers find no room but
+//! what others make.
+//!
+//! Invariant: nothing is opened beyond the total, nor by a peer beyond its share; a peer is remembered exactly as
+//! long as it has a connection.
 
 use std::collections::HashMap;
 
@@ -250,9 +253,16 @@ impl Connections {
         self.buffered.held_by(peer)
     }
 
-    /// What it was made with.
+    /// The limits that hold for whoever comes.
     pub const fn limits(&self) -> ConnectionLimits {
         self.limits
+    }
+
+    /// Replaces the limits; what is open stays open.
+    pub const fn set_limits(&mut self, limits: ConnectionLimits) {
+        self.limits = limits;
+        self.held.set_limit(limits.per_peer);
+        self.buffered.set_limit(limits.buffered_per_peer);
     }
 
     fn count(&mut self, key: ConnectionKey, peer: PeerKey) {
@@ -357,6 +367,30 @@ mod tests {
         connections.heard(key(3));
         assert_eq!(connections.open(key(7), peer(4)), Admission::AdmittedInPlaceOf(key(2)));
         assert_eq!((connections.held_by(peer(1)), connections.held_by(peer(4))), (2, 1));
+    }
+
+    #[test]
+    fn lower_limits_close_nothing_and_hold_for_whoever_comes() {
+        let mut connections = connections(8);
+        fill(&mut connections, 1, 1..=4);
+        fill(&mut connections, 2, 5..=6);
+        connections.set_limits(ConnectionLimits::of_total(4));
+        assert_eq!((connections.len(), connections.held_by(peer(1))), (6, 4));
+        assert_eq!(connections.open(key(7), peer(1)), Admission::OverShare);
+        assert_eq!(connections.open(key(8), peer(3)), Admission::AdmittedInPlaceOf(key(4)), "not one more");
+        assert_eq!(connections.len(), 6);
+        (1..=3).for_each(|number| connections.close(key(number)));
+        assert_eq!(connections.open(key(9), peer(1)), Admission::Admitted);
+    }
+
+    #[test]
+    fn higher_limits_let_the_next_one_in() {
+        let mut connections = connections(4);
+        fill(&mut connections, 1, 1..=2);
+        assert_eq!(connections.open(key(3), peer(1)), Admission::OverShare);
+        connections.set_limits(ConnectionLimits::of_total(8));
+        fill(&mut connections, 1, 3..=4);
+        assert_eq!(connections.open(key(5), peer(1)), Admission::OverShare);
     }
 
     #[test]

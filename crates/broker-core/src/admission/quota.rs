@@ -4,7 +4,7 @@
 //! starts under way, offers outstanding. Whoever owns the resource owns its quota, so what is charged and
 //! what is held change together. Over the limit only that peer is turned away; how, its caller decides.
 //!
-//! Invariant: no peer holds more than the limit, and a peer is remembered exactly as long as it holds
+//! Invariant: no peer is given more than the limit, and a peer is remembered exactly as long as it holds
 //! something.
 
 use std::collections::HashMap;
@@ -105,6 +105,11 @@ impl Quota {
         self.limit
     }
 
+    /// Replaces the limit. Whoever holds more keeps it, and gets nothing more until it has given enough back.
+    pub const fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// How many peers hold something.
     pub fn peers(&self) -> usize {
         self.held.len()
@@ -161,6 +166,18 @@ mod tests {
         let mut quota = Quota::new(usize::MAX);
         assert_eq!(quota.charge(peer(1), 1), Ok(()));
         assert!(quota.charge(peer(1), usize::MAX).is_err());
+    }
+
+    #[test]
+    fn under_a_lower_limit_what_is_held_is_kept_and_nothing_is_added() {
+        let mut quota = Quota::new(3);
+        assert_eq!(quota.charge(peer(1), 3), Ok(()));
+        quota.set_limit(1);
+        assert_eq!(quota.held_by(peer(1)), 3);
+        quota.release(peer(1), 2);
+        assert_eq!(quota.charge(peer(1), 1), Err(OverQuota { limit: 1, held: 1, wanted: 1 }));
+        quota.release(peer(1), 1);
+        assert_eq!(quota.charge(peer(1), 1), Ok(()));
     }
 
     #[test]

@@ -222,6 +222,7 @@ impl RateLimiter {
     }
 }
 
+mod limit_change;
 #[cfg(test)]
 mod model;
 

@@ -340,6 +340,12 @@ impl BackendTable {
         slot
     }
 
+    /// The entry of (service, version), where there is one.
+    pub(crate) fn find(&self, service: &ServiceName, version: &Version) -> Option<&Backend> {
+        let slot = self.index.get(&(service.clone(), version.clone()))?;
+        self.backends.get(slot)
+    }
+
     pub(crate) fn remove(&mut self, slot: BackendSlot) {
         if let Some(backend) = self.backends.remove(&slot) {
             self.index.remove(&(backend.service, backend.version));

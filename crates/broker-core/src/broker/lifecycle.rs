@@ -154,7 +154,7 @@ impl<E: Entropy> Broker<E> {
             return;
         }
         let outcome = outcome.and_then(|pid| match (&backend.registration, backend.announced_by) {
-            (None, _) => Err("it has withdrawn itself".to_owned()),
+            (None, _) => Err("it is not registered any more".to_owned()),
             (Some(_), Some(announced)) if announced != pid => {
                 Err(format!("process {pid} answers there, but process {announced} has announced itself"))
             }

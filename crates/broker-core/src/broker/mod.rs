@@ -20,6 +20,7 @@ mod config;
 mod handoffs;
 mod lifecycle;
 pub mod planted;
+mod reconfiguration;
 mod registration;
 mod requests;
 mod shutdown;
@@ -38,6 +39,7 @@ pub use config::{
     BackendsOnExit, BrokerConfig, DEFAULT_DRAIN, DEFAULT_WAIT, KILL_AFTER, PENDING_STARTS_PER_PEER,
     QUIESCE_LIMIT,
 };
+pub use reconfiguration::Reconfiguration;
 pub use registration::NotRegistered;
 pub use requests::{Arrival, Decision, DefinitionCheck, FirstFrame, PeerIdentity};
 use shutdown::Phase;
@@ -157,6 +159,8 @@ pub enum Input {
     },
     /// Accepting or opening failed for want of descriptors.
     DescriptorPressure,
+    /// What is configured is different from now on.
+    Reconfigured(Reconfiguration),
     /// The broker is to end.
     Drain {
         /// How long it may take; `None` for the configured default.
@@ -318,6 +322,7 @@ impl<E: Entropy> Broker<E> {
             .entry(service, version, || metrics.series_of(service.as_str(), &version.to_string()));
         if let Some(backend) = self.backends.get_mut(slot) {
             backend.registration = Some(registration);
+            backend.is_self_registered = false;
         }
     }
 
@@ -338,6 +343,7 @@ impl<E: Entropy> Broker<E> {
             Input::Quiesced { slot, pid } => self.quiesced(now, slot, pid),
             Input::Exited { slot, pid, exit } => self.exited(now, slot, pid, exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
+            Input::Reconfigured(new) => self.reconfigure(now, new),
             Input::Drain { deadline } => self.drain(now, deadline),
         }
     }

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::Broker;
 use crate::admission::PeerKey;
-use crate::backends::{Backend, BackendState, ControlState, Registration};
+use crate::backends::{Backend, BackendState, ControlState, Origin, Registration};
 use crate::entropy::Entropy;
 use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
@@ -99,17 +99,28 @@ impl<E: Entropy> Broker<E> {
     pub(super) fn withdraw_registration(&mut self, now: Now, slot: BackendSlot) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.announced_by = None;
-        if !std::mem::take(&mut backend.is_self_registered) {
+        if backend.is_self_registered {
+            let why = "it has ended its control connection, and is not sent anybody any more";
+            self.end_registration(now, slot, why);
+        }
+    }
+
+    /// Ends a registration, and the use of what was registered. A process that was started here instead of it
+    /// stays.
+    pub(super) fn end_registration(&mut self, now: Now, slot: BackendSlot, why: &str) {
+        let Some(backend) = self.backends.get_mut(slot) else { return };
+        backend.registration = None;
+        backend.is_self_registered = false;
+        if backend.state.live().is_some_and(|live| live.origin == Origin::Started) {
             return;
         }
-        backend.registration = None;
         match self.retire(slot) {
             Some((live, _)) => {
                 let Some(backend) = self.backends.get(slot) else { return };
                 let draft = EventDraft::new(now, EventKind::DiedShutdown, Severity::Info, &self.instance)
                     .service(backend.service.as_str())
                     .pid(live.pid)
-                    .reason("it has ended its control connection, and is not sent anybody any more")
+                    .reason(why)
                     .extra("version", &backend.version);
                 self.emit(draft);
                 self.succeed(now, slot);

@@ -3,6 +3,7 @@
 mod accounts;
 mod adoption;
 mod handoffs;
+mod reconfiguration;
 mod registration;
 mod succession;
 

@@ -294,6 +294,12 @@ impl<E: Entropy> HelloHandler<E> {
         self.limiter.check(now.monotonic, peer).map_err(|retry_after| Refusal::RateLimited { retry_after })
     }
 
+    /// Replaces the rate limit; peers go on owing what they owe.
+    pub fn set_rate_limit(&mut self, now: Now, limit: RateLimit) {
+        self.config.rate_limit = limit;
+        self.limiter.set_limit(now.monotonic, limit);
+    }
+
     /// Checks that a service is served here (row 14).
     ///
     /// # Errors

@@ -17,7 +17,7 @@ fn announcement(version: &str, endpoint: &str) -> Announcement {
 }
 
 impl World {
-    fn announce(&mut self, pid: u32, endpoint: &str) -> Result<BackendSlot, NotRegistered> {
+    pub(super) fn announce(&mut self, pid: u32, endpoint: &str) -> Result<BackendSlot, NotRegistered> {
         let peer = PeerKey::new(1000, Some(pid));
         let slot = self.broker.announced(self.now, peer, &announcement("1.0.0", endpoint))?;
         let control = ControlKey::new(pid.into());
@@ -26,11 +26,11 @@ impl World {
     }
 
     /// The control connection of this process ends.
-    fn close(&mut self, slot: BackendSlot, pid: u32) {
+    pub(super) fn close(&mut self, slot: BackendSlot, pid: u32) {
         self.tell(Input::ControlClosed { slot, control: ControlKey::new(pid.into()) });
     }
 
-    fn ended_controls(&self) -> Vec<ControlKey> {
+    pub(super) fn ended_controls(&self) -> Vec<ControlKey> {
         let ended = self.acted.iter().filter_map(|action| match action {
             Action::EndControl { control, .. } => Some(*control),
             _ => None,
