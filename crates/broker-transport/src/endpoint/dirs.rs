@@ -1,4 +1,4 @@
-//! Where definitions, manifests and state lie (protocol.md, "Names and places").
+//! Where definitions, the configuration, manifests and state lie (protocol.md, "Names and places").
 //!
 //! Pure: the environment comes in as a function from a variable's name to its value. Nothing is
 //! created. Invariant: every directory is absolute, and a variable that is set but empty counts as unset.
@@ -27,12 +27,29 @@ pub fn service_definition_dir_in(
             false => Err(EndpointError::NotAbsolute { variable: SERVICE_DEF_DIR_VARIABLE, value: chosen }),
         };
     }
-    let base = match platform {
-        Platform::Linux => xdg_or_home(platform, &env, "XDG_CONFIG_HOME", ".config")?,
-        Platform::MacOs => below(platform, &home(&env)?, &["Library/Application Support"]),
-        Platform::Windows => windows_dir(&env, "APPDATA")?,
-    };
-    Ok(below(platform, &base, &["running-process", "services"]))
+    Ok(below(platform, &config_base(platform, &env)?, &["running-process", "services"]))
+}
+
+/// The broker's configuration file, beside the directory of service definitions where no variable names that.
+///
+/// # Errors
+/// As [`service_definition_dir_in`].
+pub fn config_file_in(
+    platform: Platform,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<PathBuf, EndpointError> {
+    Ok(below(platform, &config_base(platform, &env)?, &["running-process", "brokerd.toml"]))
+}
+
+fn config_base(
+    platform: Platform,
+    env: &impl Fn(&str) -> Option<OsString>,
+) -> Result<PathBuf, EndpointError> {
+    match platform {
+        Platform::Linux => xdg_or_home(platform, env, "XDG_CONFIG_HOME", ".config"),
+        Platform::MacOs => Ok(below(platform, &home(env)?, &["Library/Application Support"])),
+        Platform::Windows => windows_dir(env, "APPDATA"),
+    }
 }
 
 /// The directory of the manifests that every broker of this user sees.
@@ -121,6 +138,7 @@ mod tests {
             text(service_definition_dir_in(Platform::Linux, env(&set))),
             "/c/running-process/services"
         );
+        assert_eq!(text(config_file_in(Platform::Linux, env(&set))), "/c/running-process/brokerd.toml");
         assert_eq!(text(manifest_dir_in(Platform::Linux, env(&set))), "/d/running-process/manifests");
         assert_eq!(text(state_dir_in(Platform::Linux, env(&set))), "/s/running-process/broker");
         let unusable = [("XDG_CONFIG_HOME", "relative"), ("XDG_STATE_HOME", ""), ("HOME", "/home/u")];
@@ -146,12 +164,17 @@ mod tests {
             text(service_definition_dir_in(Platform::MacOs, env(&mac))),
             format!("{support}/services")
         );
+        assert_eq!(text(config_file_in(Platform::MacOs, env(&mac))), format!("{support}/brokerd.toml"));
         assert_eq!(text(manifest_dir_in(Platform::MacOs, env(&mac))), format!("{support}/manifests"));
         assert_eq!(text(state_dir_in(Platform::MacOs, env(&mac))), format!("{support}/broker"));
         let windows = [("APPDATA", r"C:\U\Roaming"), ("LOCALAPPDATA", r"C:\U\Local\")];
         assert_eq!(
             text(service_definition_dir_in(Platform::Windows, env(&windows))),
             r"C:\U\Roaming\running-process\services"
+        );
+        assert_eq!(
+            text(config_file_in(Platform::Windows, env(&windows))),
+            r"C:\U\Roaming\running-process\brokerd.toml"
         );
         assert_eq!(
             text(manifest_dir_in(Platform::Windows, env(&windows))),

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use broker_protocol::BrokerInstance;
 use thiserror::Error;
 
-pub use self::dirs::{SERVICE_DEF_DIR_VARIABLE, manifest_dir_in, service_definition_dir_in, state_dir_in};
+pub use self::dirs::{
+    SERVICE_DEF_DIR_VARIABLE, config_file_in, manifest_dir_in, service_definition_dir_in, state_dir_in,
+};
 pub use self::names::{
     UserHash, backend_leaf, identity_text_linux, identity_text_macos, instance_of_leaf, is_backend_leaf, leaf,
 };
@@ -171,6 +173,14 @@ pub fn current_runtime_dir() -> Result<PathBuf, EndpointError> {
 /// As [`service_definition_dir_in`].
 pub fn service_definition_dir() -> Result<PathBuf, EndpointError> {
     service_definition_dir_in(Platform::CURRENT, real_env)
+}
+
+/// Where this user's configuration of brokers lies, if there is one.
+///
+/// # Errors
+/// As [`service_definition_dir_in`].
+pub fn config_file() -> Result<PathBuf, EndpointError> {
+    config_file_in(Platform::CURRENT, real_env)
 }
 
 /// The directory of this user's manifests.

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT (signal(7)).
+//! SIGTERM, SIGINT and SIGHUP (signal(7)).
 
 use std::io;
 
@@ -33,6 +33,47 @@ impl StopRequests {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Tells when this process is asked to read its configuration again.
+#[derive(Debug)]
+pub struct ReloadRequests(Signal);
+
+impl ReloadRequests {
+    /// Begins to listen: from now on SIGHUP no longer ends the process. To be called before
+    /// [`StopRequests::listen`], which lets through what came while nobody listened.
+    ///
+    /// # Errors
+    /// The handler cannot be installed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next request. Cancel-safe.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hang_up_is_a_request_to_reload_and_does_not_end_the_process() {
+        let mut reload = ReloadRequests::listen().unwrap();
+        for _ in 0..2 {
+            kill_process(getpid(), Signal::HUP).unwrap();
+            reload.next().await;
         }
     }
 }

@@ -51,6 +51,27 @@ impl StopRequests {
     }
 }
 
+/// Tells when this process is asked to read its configuration again, which here nobody does.
+#[derive(Debug)]
+pub struct ReloadRequests {
+    _nothing: (),
+}
+
+impl ReloadRequests {
+    /// There is no event that means this.
+    ///
+    /// # Errors
+    /// None.
+    pub const fn listen() -> io::Result<Self> {
+        Ok(Self { _nothing: () })
+    }
+
+    /// Waits for good.
+    pub async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use windows_sys::Win32::System::Console::{CTRL_BREAK_EVENT, GenerateConsoleCtrlEvent};
