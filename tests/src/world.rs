@@ -62,6 +62,20 @@ impl World {
         sys::definitions(self.home.path())
     }
 
+    /// Where brokers look for their configuration.
+    pub fn config_file(&self) -> PathBuf {
+        self.definitions().with_file_name("brokerd.toml")
+    }
+
+    /// Writes that file, which nobody sees half written.
+    pub fn configure(&self, text: &str) {
+        let file = self.config_file();
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let new = file.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+    }
+
     /// A program of this workspace, in the profile that the test was built in.
     pub fn program(name: &str) -> PathBuf {
         let test = std::env::current_exe().unwrap();

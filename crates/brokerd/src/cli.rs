@@ -1,19 +1,14 @@
 //! The command line, as clap reads it. What each command does is in the modules named after them.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::manifests::ManifestCommand;
 use broker_protocol::{BrokerInstance, ServiceName, Version};
-use broker_transport::endpoint::Platform;
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// How long a connection may take to send its first frame, in milliseconds.
-pub(crate) const HELLO_TIMEOUT_VARIABLE: &str = "RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS";
-/// What it may say.
-pub(crate) const HELLO_TIMEOUT_MS: RangeInclusive<u64> = 1..=3_600_000;
-/// Connections that may be open where nobody says otherwise.
-pub(crate) const MAX_CONNECTIONS: u32 = 1_024;
+use crate::backend_arg::BackendArg;
+use crate::config::{CONFIG_VARIABLE, keys};
 
 /// Finds, starts and checks the right backend for every client, once for all tools.
 #[derive(Debug, Parser)]
@@ -73,8 +68,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// The effective configuration, and where each value comes from (JSON)
-    Config(AdminArgs),
+    /// The effective configuration, and where each value comes from (JSON); or check a file
+    Config(ConfigArgs),
     /// Write an archive with all of this and a report, secrets left out, to be looked at elsewhere
     Diagnose {
         /// The archive; nothing is overwritten [default: a name with the time in it, here]
@@ -101,6 +96,34 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<ConfigCommand>,
+    /// What holds in the broker that runs, and where each value comes from; what is shown without this, too
+    #[arg(long)]
+    pub(crate) effective: bool,
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a configuration file; exit code 1 when it would not be taken, 2 when it cannot be read
+    Check(ConfigCheckArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ConfigCheckArgs {
+    /// The file [default: the one that `serve` reads where it is not told another]
+    #[arg(env = CONFIG_VARIABLE)]
+    pub(crate) file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Which broker is meant.
@@ -158,8 +181,22 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As it is written.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServeArgs {
+    /// The configuration file, in which every option below can be set too; options and variables
+    /// outweigh it [default: brokerd.toml beside the directory of service definitions, if it is there]
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE)]
+    pub(crate) config: Option<PathBuf>,
     /// Which broker to be: shared, svc:NAME or inst:NAME
     #[arg(long, default_value = "shared", value_name = "INSTANCE")]
     pub(crate) instance: BrokerInstance,
@@ -167,23 +204,51 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// Where the service definitions are
-    #[arg(long, value_name = "DIR", env = "RUNNING_PROCESS_SERVICE_DEF_DIR")]
+    #[arg(long, value_name = "DIR", env = keys::SERVICE_DIR.env())]
     pub(crate) service_dir: Option<PathBuf>,
     /// Where the lifecycle events go
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = keys::STATE_DIR.env())]
     pub(crate) state_dir: Option<PathBuf>,
     /// A backend that runs already; may be given more than once
     #[arg(long = "backend", value_name = "service=S,version=V,endpoint=P[,handoff=P]")]
     pub(crate) backends: Vec<BackendArg>,
     /// Log format on standard error; RUST_LOG sets the level
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = keys::LOG_FORMAT.default,
+        value_name = "FORMAT",
+        env = keys::LOG_FORMAT.key.env()
+    )]
     pub(crate) log: LogFormat,
     /// Leave the backends running when the broker ends, however it ends
-    #[arg(long)]
+    #[arg(
+        long,
+        value_name = "true|false",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        hide_default_value = true,
+        env = keys::KEEP_BACKENDS.env()
+    )]
     pub(crate) keep_backends: bool,
     /// Give up what a broker does not need: writing elsewhere than to its own directories, executing
     /// programs, network sockets and more. Linux only; backends are not affected
-    #[arg(long)]
+    #[arg(
+        long,
+        value_name = "true|false",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        hide_default_value = true,
+        env = keys::SANDBOX.env()
+    )]
     pub(crate) sandbox: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
@@ -202,71 +267,47 @@ pub(crate) struct LimitArgs {
     #[arg(
         long,
         value_name = "MS",
-        default_value_t = 10_000,
-        env = HELLO_TIMEOUT_VARIABLE,
-        value_parser = clap::value_parser!(u64).range(HELLO_TIMEOUT_MS)
+        default_value_t = keys::HELLO_TIMEOUT_MS.default(),
+        env = keys::HELLO_TIMEOUT_MS.key.env(),
+        value_parser = keys::HELLO_TIMEOUT_MS.parser::<u64>()
     )]
     pub(crate) hello_timeout_ms: u64,
     /// Open connections; one peer gets at most half of them
-    #[arg(long, value_name = "N", default_value_t = MAX_CONNECTIONS, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = keys::MAX_CONNECTIONS_OPEN.default(),
+        env = keys::MAX_CONNECTIONS_OPEN.key.env(),
+        value_parser = keys::MAX_CONNECTIONS_OPEN.parser::<u32>()
+    )]
     pub(crate) max_connections: u32,
     /// Hellos that a peer may send at once
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = keys::HELLO_BURST.default(),
+        env = keys::HELLO_BURST.key.env(),
+        value_parser = keys::HELLO_BURST.parser::<u32>()
+    )]
     pub(crate) hello_burst: u32,
     /// Hellos per second that a peer may send in the long run
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = keys::HELLO_REFILL.default(),
+        env = keys::HELLO_REFILL.key.env(),
+        value_parser = keys::HELLO_REFILL.parser::<u32>()
+    )]
     pub(crate) hello_refill: u32,
     /// How long a drain may take, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = keys::DRAIN_MS.default(),
+        env = keys::DRAIN_MS.key.env(),
+        value_parser = keys::DRAIN_MS.parser::<u64>()
+    )]
     pub(crate) drain_ms: u64,
-}
-
-/// `--backend service=S,version=V,endpoint=P[,handoff=P]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BackendArg {
-    pub(crate) service: ServiceName,
-    pub(crate) version: Version,
-    pub(crate) endpoint: String,
-    pub(crate) handoff: Option<String>,
-}
-
-impl std::str::FromStr for BackendArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut service, mut version, mut endpoint, mut handoff) = (None, None, None, None);
-        for part in text.split(',') {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not KEY=VALUE"))?;
-            let place = match key {
-                "service" => &mut service,
-                "version" => &mut version,
-                "endpoint" => &mut endpoint,
-                "handoff" => &mut handoff,
-                _ => return Err(format!("{key:?} is none of service, version, endpoint and handoff")),
-            };
-            if place.replace(value.to_owned()).is_some() {
-                return Err(format!("{key:?} is given twice"));
-            }
-        }
-        let required = |value: Option<String>, key: &str| {
-            value.filter(|value| !value.is_empty()).ok_or_else(|| format!("{key}= is missing"))
-        };
-        Ok(Self {
-            service: required(service, "service")?.parse().map_err(|error| format!("service: {error}"))?,
-            version: required(version, "version")?.parse().map_err(|error| format!("version: {error}"))?,
-            endpoint: required(endpoint, "endpoint").and_then(whole)?,
-            handoff: handoff.map(whole).transpose()?,
-        })
-    }
-}
-
-/// A relative path would lead elsewhere from the backend's working directory.
-fn whole(endpoint: String) -> Result<String, String> {
-    let is_whole = match Platform::CURRENT {
-        Platform::Linux | Platform::MacOs => std::path::Path::new(&endpoint).is_absolute(),
-        Platform::Windows => true,
-    };
-    if is_whole { Ok(endpoint) } else { Err(format!("{endpoint:?} is not an absolute path")) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -371,28 +412,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_registered_backend_needs_service_version_and_endpoint() {
-        let full: BackendArg = "service=a,version=1.0.0,endpoint=/e,handoff=/h".parse().unwrap();
-        assert_eq!((full.endpoint.as_str(), full.handoff.as_deref()), ("/e", Some("/h")));
-        for bad in [
-            "",
-            "service=a",
-            "service=a,version=1.0.0",
-            "service=a,version=1,endpoint=/e",
-            "service=A,version=1.0.0,endpoint=/e",
-            "service=a,version=1.0.0,endpoint=",
-            "service=a,service=b,version=1.0.0,endpoint=/e",
-            "service=a,version=1.0.0,endpoint=/e,color=red",
-        ] {
-            assert!(bad.parse::<BackendArg>().is_err(), "{bad}");
-        }
-        for bare in ["endpoint=e.sock", "endpoint=/e,handoff=h.sock"] {
-            let parsed = format!("service=a,version=1.0.0,{bare}").parse::<BackendArg>();
-            assert_eq!(parsed.is_ok(), Platform::CURRENT == Platform::Windows, "{bare}");
-        }
     }
 
     #[test]

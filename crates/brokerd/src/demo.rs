@@ -15,6 +15,8 @@ use broker_client::{
 use broker_protocol::wire::{AdminRequest, AdminVerb};
 use broker_transport::endpoint::{self, Platform};
 
+use crate::config::CONFIG_VARIABLE;
+use crate::config::keys::ENTRIES;
 use crate::failure::Failure;
 
 /// The lane of the demo's own conversation: private use.
@@ -160,8 +162,9 @@ impl Stage {
     /// This program in a home of its own.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        for variable in
-            ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", endpoint::SERVICE_DEF_DIR_VARIABLE]
+        for variable in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", CONFIG_VARIABLE]
+            .into_iter()
+            .chain(ENTRIES.iter().filter_map(|entry| entry.key().variable))
         {
             command.env_remove(variable);
         }

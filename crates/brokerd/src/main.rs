@@ -4,7 +4,9 @@
 
 mod admin;
 mod admin_commands;
+mod backend_arg;
 mod cli;
+mod config;
 mod definitions;
 mod demo;
 mod diagnose;
@@ -22,9 +24,8 @@ use std::process::ExitCode;
 
 use broker_protocol::wire::{AdminRequest, AdminVerb};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
-use cli::{Cli, Command};
+use cli::{Cli, Command, ConfigCommand};
 use failure::Failure;
-use serve::settings::Sources;
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -59,7 +60,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
     match command {
         Command::Serve(args) => {
             let matches = matches.subcommand_matches("serve").unwrap_or(matches);
-            serve::run(args, Sources(matches))
+            serve::run(args, matches.clone())
         }
         Command::Hello(args) => hello::run(&args),
         Command::Service(command) => service::run(command).map(|()| ExitCode::SUCCESS),
@@ -90,7 +91,10 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             };
             admin_commands::send(request, &admin)
         }
-        Command::Config(args) => ask(AdminVerb::Config, &args),
+        Command::Config(args) => match args.command {
+            Some(ConfigCommand::Check(args)) => config::check::run(&args),
+            None => ask(AdminVerb::Config, &args.admin),
+        },
         Command::Diagnose { output, admin } => diagnose::command::run(output, &admin),
         Command::Metrics(args) => ask(AdminVerb::Metrics, &args),
         Command::Upgrade { binary, admin } => {

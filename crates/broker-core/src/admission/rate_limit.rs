@@ -20,6 +20,9 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
+    /// 256 at once, 256 per second (behaviour.md 2).
+    pub const DEFAULT: Self = Self::new(256, 256);
+
     /// A limit of `burst` permits at once and `refill_per_second` in the long run; 0 counts as 1.
     pub const fn new(burst: u32, refill_per_second: u32) -> Self {
         Self {
@@ -71,9 +74,8 @@ impl RateLimit {
 }
 
 impl Default for RateLimit {
-    /// 256 at once, 256 per second.
     fn default() -> Self {
-        Self::new(256, 256)
+        Self::DEFAULT
     }
 }
 

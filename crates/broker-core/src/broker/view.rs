@@ -58,7 +58,7 @@ impl<E: Entropy> Broker<E> {
         self.handler.handoffs().outstanding(slot)
     }
 
-    /// What it was made with.
+    /// What is configured.
     pub const fn config(&self) -> &BrokerConfig {
         &self.config
     }

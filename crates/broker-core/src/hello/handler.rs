@@ -204,7 +204,7 @@ impl<E: Entropy> HelloHandler<E> {
         self
     }
 
-    /// What it was made with.
+    /// What is configured.
     pub const fn config(&self) -> &HelloConfig {
         &self.config
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Facts;
+use crate::backend_arg::BackendArg;
 use crate::serve::event_log::{MAX_LOG, ROTATED_LOGS};
 use crate::serve::settings::{Source, Sourced};
 
@@ -26,7 +27,22 @@ fn leaf(value: impl Serialize, source: Source) -> Value {
 
 /// A setting, shown as something else than it is kept.
 fn shown<T>(setting: &Sourced<T>, show: impl FnOnce(&T) -> Value) -> Value {
-    leaf(show(&setting.value), setting.source)
+    leaf(show(&setting.value), setting.source.clone())
+}
+
+/// The backends that are registered. Each says itself where it comes from; that of the whole is the weightiest.
+fn registered(backends: &[Sourced<BackendArg>]) -> Value {
+    let rows = backends.iter().map(|Sourced { value, source }| {
+        json!({
+            "service_name": value.service.to_string(),
+            "service_version": value.version.to_string(),
+            "endpoint": value.endpoint,
+            "handoff_endpoint": value.handoff,
+            "source": source,
+        })
+    });
+    let source = backends.first().map_or(Source::Default, |first| first.source.clone());
+    leaf(rows.collect::<Vec<_>>(), source)
 }
 
 pub(super) fn effective(facts: &Facts<'_>) -> Effective {
@@ -44,6 +60,8 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "trust_domain": leaf(domain, Source::Runtime),
                 "keep_backends": shown(&settings.keep_backends, |keep| json!(keep)),
                 "sandbox": shown(&settings.sandbox, |is_on| json!(is_on)),
+                "backends": registered(&settings.backends),
+                "last_reload": leaf(facts.last_reload.as_deref(), Source::Runtime),
                 "keepalive_secs": leaf(DEFAULT_KEEPALIVE.as_secs(), Source::Default),
             },
             "protocol": {
@@ -73,6 +91,7 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "pending_handoffs_per_peer": leaf(handoff.per_peer, Source::Default),
             },
             "paths": {
+                "config_file": shown(&settings.config_file, |file| json!(file.as_ref().map(path))),
                 "socket": shown(&settings.socket, path),
                 "service_dir": shown(&settings.service_dir, path),
                 "state_dir": shown(&settings.state_dir, path),
@@ -84,6 +103,8 @@ pub(super) fn effective(facts: &Facts<'_>) -> Effective {
                 "window_ms": leaf(SPAWN_WINDOW.as_millis() as u64, Source::Default),
             },
             "diagnostics": {
+                "log_format": shown(&settings.log, |format| json!(format.as_str())),
+                "log_level": shown(&settings.log_level, |level| json!(level)),
                 "recent_events": leaf(RECENT_EVENTS, Source::Schema),
                 "event_log_bytes": leaf(MAX_LOG, Source::Schema),
                 "event_logs_kept": leaf(ROTATED_LOGS, Source::Schema),

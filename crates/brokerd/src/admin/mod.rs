@@ -11,6 +11,8 @@ mod release;
 mod report;
 mod upgrade;
 
+use std::rc::Rc;
+
 use broker_core::broker::Broker;
 use broker_core::entropy::Entropy;
 use broker_core::time::Now;
@@ -24,12 +26,15 @@ pub(crate) use upgrade::{Upgraded, not_upgraded, upgraded};
 
 use crate::diagnose::{DiagnoseError, Diagnosis};
 use crate::failure::{EXIT_REFUSED, EXIT_USAGE};
+use crate::serve::reload::LastReload;
 use crate::serve::settings::Settings;
 
 /// What the daemon knows and the state machine does not.
 pub(crate) struct Facts<'a> {
     pub(crate) now: Now,
     pub(crate) settings: &'a Settings,
+    /// What became of the last reload of the configuration, if there was one.
+    pub(crate) last_reload: Option<Rc<LastReload>>,
     pub(crate) pid: u32,
     pub(crate) uptime: std::time::Duration,
     pub(crate) descriptors_used: f64,

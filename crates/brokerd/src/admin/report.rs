@@ -24,6 +24,9 @@ pub(super) struct Status {
     fd_pressure: FdPressure,
     inode_pressure: InodePressure,
     backends: Vec<BackendStatus>,
+    /// What is wrong with the configuration file, where it was read again and is not in force for that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    config_errors: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -83,6 +86,7 @@ pub(super) fn status<E: Entropy>(broker: &Broker<E>, facts: &Facts<'_>) -> Statu
             used_ratio: if total == 0 { 0.0 } else { used as f64 / total as f64 },
         },
         backends: broker.backends().into_iter().map(BackendStatus::of).collect(),
+        config_errors: facts.last_reload.as_ref().map_or_else(Vec::new, |reload| reload.problems.clone()),
     }
 }
 
@@ -99,6 +103,12 @@ impl Status {
         );
         if self.fd_pressure.demoted {
             let _ = writeln!(text, "short of file descriptors: new Hellos are refused");
+        }
+        if !self.config_errors.is_empty() {
+            let _ = writeln!(text, "the configuration file is not in force as it is now:");
+        }
+        for error in &self.config_errors {
+            let _ = writeln!(text, "  {error}");
         }
         if self.backends.is_empty() {
             let _ = writeln!(text, "no backends");

@@ -184,16 +184,16 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
             let (pid, endpoint) = (child.pid(), endpoint_of(&daemon));
             shell.tell(Input::Started { slot, pid, endpoint });
             let (service, version) = (order.definition.service().clone(), order.version.clone());
-            let idle_timeout_secs = order.definition.settings().idle_timeout;
-            let daemon = Box::new(DaemonProcess {
-                idle_timeout_secs: idle_timeout_secs.and_then(|timeout| timeout.as_secs().try_into().ok()),
-                ..daemon
-            });
-            shell.records().note(Note::Running {
-                service: service.clone(),
-                version: version.clone(),
-                daemon,
-            });
+            // One that ends with the broker is nothing for the next one to find.
+            if parent_death(&shell) == ParentDeath::Survive {
+                let idle_timeout = order.definition.settings().idle_timeout;
+                let daemon = Box::new(DaemonProcess {
+                    idle_timeout_secs: idle_timeout.and_then(|timeout| timeout.as_secs().try_into().ok()),
+                    ..daemon
+                });
+                let (service, version) = (service.clone(), version.clone());
+                shell.records().note(Note::Running { service, version, daemon });
+            }
             let ended = Input::Exited { slot, pid, exit: end_of(&child).await };
             shell.records().note(Note::Ended { service, version, pid });
             ended
@@ -299,6 +299,11 @@ fn give_control(command: &mut SpawnCommand) -> Result<Stream, SpawnFailure> {
     Ok(near)
 }
 
+/// What the broker's end means to a backend that is started now.
+fn parent_death(shell: &Shell) -> ParentDeath {
+    if shell.settings().keep_backends.value { ParentDeath::Survive } else { ParentDeath::Terminate }
+}
+
 fn command(
     shell: &Shell,
     order: &StartOrder,
@@ -328,8 +333,7 @@ fn command(
         }
     }
     command.listen_fd = listener;
-    command.parent_death =
-        if shell.settings().keep_backends.value { ParentDeath::Survive } else { ParentDeath::Terminate };
+    command.parent_death = parent_death(shell);
     command
 }
 

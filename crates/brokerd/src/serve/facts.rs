@@ -38,7 +38,8 @@ pub(super) async fn answer(shell: &Rc<Shell>, request: &AdminRequest) -> AdminRe
     shell.look(|broker, now| {
         let facts = Facts {
             now,
-            settings,
+            settings: &settings,
+            last_reload: shell.configuration().last_reload(),
             pid: std::process::id(),
             uptime: now.monotonic.duration_since(broker_core::time::Monotonic::default()),
             descriptors_used: limits::descriptor_usage().map_or(1.0, limits::DescriptorUsage::ratio),

@@ -2,23 +2,37 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt, registry};
+use tracing_subscriber::{Layer, Registry, fmt, registry};
 
+use super::settings::{Source, Sourced};
 use crate::cli::LogFormat;
+use crate::config::keys::LEVEL_VARIABLE;
 use crate::failure::Failure;
 
-/// Sets the level, for all or by target: `debug`, `brokerd=debug,broker_transport=trace`.
-const LEVEL: &str = "RUST_LOG";
+/// Changes the level of a log that is being written.
+#[derive(Clone, Debug)]
+pub(super) struct Level(Handle<Targets, Registry>);
+
+impl Level {
+    /// Writes at this level from now on. One that is none changes nothing.
+    pub(super) fn set(&self, level: &Sourced<String>) {
+        if let Ok(levels) = levels(level) {
+            // It fails only where nobody logs.
+            let _ = self.0.reload(levels);
+        }
+    }
+}
 
 /// Begins to log; `NO_COLOR` takes the colours out.
 ///
 /// # Errors
-/// `RUST_LOG` holds something else than levels.
-pub(super) fn start(format: LogFormat) -> Result<(), Failure> {
-    let levels = levels(std::env::var(LEVEL).ok().as_deref())?;
+/// The level holds something else than levels.
+pub(super) fn start(format: LogFormat, level: &Sourced<String>) -> Result<Level, Failure> {
+    let (levels, handle) = reload::Layer::new(levels(level)?);
     let is_colourful =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(is_colourful);
@@ -27,19 +41,19 @@ pub(super) fn start(format: LogFormat) -> Result<(), Failure> {
         LogFormat::Text => registry().with(layer.with_target(false).with_filter(levels)).try_init(),
         LogFormat::Json => registry().with(layer.json().flatten_event(true).with_filter(levels)).try_init(),
     };
-    Ok(())
+    Ok(Level(handle))
 }
 
 /// Plain targets and levels rather than the full filter language: that one brings a regex engine along,
 /// which is more code than the rest of the broker.
-fn levels(text: Option<&str>) -> Result<Targets, Failure> {
-    match text.filter(|text| !text.is_empty()) {
-        None => Ok(Targets::new().with_default(LevelFilter::INFO)),
-        Some(text) => text.parse().map_err(|error| {
-            Failure::usage(format!("{LEVEL} {text:?}: {error}"))
-                .next(format!("set {LEVEL} to a level such as debug, or to TARGET=LEVEL,..., or unset it"))
-        }),
-    }
+fn levels(level: &Sourced<String>) -> Result<Targets, Failure> {
+    let text = &level.value;
+    text.parse().map_err(|error| {
+        // What the file says was looked at when it was read.
+        let name = if let Source::Env(name) = level.source { name } else { LEVEL_VARIABLE };
+        Failure::usage(format!("{name} {text:?}: {error}"))
+            .next(format!("set {name} to a level such as debug, or to TARGET=LEVEL,..., or unset it"))
+    })
 }
 
 #[cfg(test)]
@@ -48,18 +62,15 @@ mod tests {
 
     use super::*;
 
+    fn of(text: &str) -> Result<Targets, Failure> {
+        levels(&Sourced::new(text.to_owned(), Source::Env(LEVEL_VARIABLE)))
+    }
+
     #[test]
-    fn the_level_is_info_unless_the_variable_says_otherwise() {
-        for unset in [None, Some("")] {
-            let levels = levels(unset).unwrap();
-            assert!(
-                levels.would_enable("brokerd", &Level::INFO)
-                    && !levels.would_enable("brokerd", &Level::DEBUG)
-            );
-        }
-        let debug = levels(Some("debug")).unwrap();
+    fn levels_hold_for_all_or_by_target() {
+        let debug = of("debug").unwrap();
         assert!(debug.would_enable("brokerd", &Level::DEBUG));
-        let one = levels(Some("warn,broker_transport=trace")).unwrap();
+        let one = of("warn,broker_transport=trace").unwrap();
         assert!(
             one.would_enable("broker_transport", &Level::TRACE) && !one.would_enable("brokerd", &Level::INFO)
         );
@@ -67,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_no_level_is_a_usage_error_that_names_it() {
-        let failure = levels(Some("brokerd=loud")).unwrap_err().to_string();
+        let failure = of("brokerd=loud").unwrap_err().to_string();
         assert!(failure.contains("RUST_LOG") && failure.contains("brokerd=loud"), "{failure}");
     }
 }

@@ -19,6 +19,8 @@ mod logging;
 mod ownership;
 pub(crate) mod place;
 mod records;
+pub(crate) mod reload;
+mod resolver;
 pub(crate) mod settings;
 mod shell;
 mod succession;
@@ -29,14 +31,13 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use broker_core::admission::{ConnectionLimits, RateLimit};
-use broker_core::backends::Registration;
-use broker_core::broker::{BackendsOnExit, Broker, BrokerConfig, Input};
+use broker_core::broker::{Broker, BrokerConfig, Input, Reconfiguration};
 use broker_core::entropy::BlockEntropy;
 use broker_core::services::TrustDomain;
 use broker_transport::listener::{AcceptError, DEFAULT_BACKLOG, Listener};
 use broker_transport::process::Spawner;
-use broker_transport::stop_requests::StopRequests;
+use broker_transport::stop_requests::{ReloadRequests, StopRequests};
+use clap::ArgMatches;
 use tokio::runtime::{Builder, LocalOptions};
 
 use self::clock::Clock;
@@ -44,7 +45,9 @@ use self::entropy::SystemEntropy;
 use self::event_log::EventLog;
 use self::place::Place;
 use self::records::Records;
-use self::settings::{Settings, Sources};
+use self::reload::{Configuration, Setup};
+use self::resolver::Resolver;
+use self::settings::{DescriptorLimit, Settings};
 use self::shell::Shell;
 use self::succession::Takeover;
 use crate::cli::ServeArgs;
@@ -62,24 +65,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Runs a broker until it is told to end.
-pub(crate) fn run(args: ServeArgs, sources: Sources<'_>) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Failure> {
     place::refuse_privileged()?;
     place::require_descriptors()?;
     let (takeover, trial) = (args.takeover, args.takeover_trial);
-    let mut settings = Settings::resolve(args, sources)?;
+    let resolver = Resolver::new(args, matches)?;
+    let mut settings = resolver.resolve()?;
     if let Some(form) = trial {
         return succession::answer_trial(form).map(|()| ExitCode::SUCCESS);
     }
-    logging::start(settings.log.value)?;
-    settings.fit_into_descriptor_limit();
+    let level = logging::start(settings.log.value, &settings.log_level)?;
+    let descriptors = DescriptorLimit::raise();
+    settings.fit_into(descriptors);
     settings.prepare_directories()?;
     let mut takeover = takeover.map(Takeover::take).transpose()?;
+    if let Some(takeover) = &takeover {
+        takeover.keep_place(&mut settings);
+    }
     let place = match &mut takeover {
         Some(takeover) => takeover.place()?,
         None => Place::take(&settings)?,
     };
     // This thread forks from now on, and what serves is another one: a process's first thread lives as long as it.
-    let served = Spawner::serve_here(move |spawner| run_loop(settings, place, takeover, spawner));
+    let setup = Setup { settings, resolver, descriptors, level };
+    let served = Spawner::serve_here(move |spawner| run_loop(setup, place, takeover, spawner));
     served.map_err(|error| failure("cannot start the thread that serves", error))?
 }
 
@@ -88,31 +97,35 @@ fn failure(what: &str, error: std::io::Error) -> Failure {
 }
 
 fn run_loop(
-    settings: Settings,
+    setup: Setup,
     place: Place,
     takeover: Option<Takeover>,
     spawner: Spawner,
 ) -> Result<ExitCode, Failure> {
     // There is only the spawner's thread beside this one by now. All that follow are started by this one, or by
     // one that was.
-    confinement::confine(&settings)?;
+    confinement::confine(&setup.settings)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| failure("cannot start the event loop", error))?;
     let exit = runtime.block_on(async {
         let clock = takeover.as_ref().map_or_else(Clock::start, |takeover| Clock::resume(takeover.uptime()));
+        let settings = &setup.settings;
         let events = EventLog::start(settings.event_log())
             .map_err(|error| failure("cannot start the thread that writes events", error))?;
+        let reload = ReloadRequests::listen().map_err(|error| failure("cannot listen for signals", error))?;
         let stop = StopRequests::listen().map_err(|error| failure("cannot listen for signals", error))?;
         let (listener, lock) = place.listen()?;
         let (listener, lock) = (Rc::new(listener), Rc::new(lock));
-        let shell = Shell::new(broker(&settings), clock, settings, spawner, events);
+        let broker = broker(settings);
+        let shell = Shell::new(broker, clock, Configuration::new(setup), spawner, events);
         shell.moves().set_endpoint(&listener, &lock);
         if let Some(takeover) = takeover {
             takeover.carry_out(&shell).await;
         }
         adoption::begin(&shell).await;
+        tokio::task::spawn_local(reload::whenever_asked(Rc::clone(&shell), reload));
         let exit = serve(&shell, &listener, stop).await;
         shell.moves().forget_endpoint();
         if exit == Ended::Drained {
@@ -129,25 +142,20 @@ fn run_loop(
 
 fn broker(settings: &Settings) -> shell::LiveBroker {
     let mut config = BrokerConfig::new(settings.instance.value.clone());
-    config.hello.rate_limit = RateLimit::new(settings.hello_burst.value, settings.hello_refill.value);
     config.hello.domain = if settings.serves_every_domain {
         TrustDomain::Every
     } else {
         TrustDomain::Only(settings.instance.value.clone())
     };
-    config.connections = ConnectionLimits::of_total(settings.max_connections.value as usize);
-    config.drain = settings.drain.value;
-    config.on_exit = if settings.keep_backends.value { BackendsOnExit::Keep } else { BackendsOnExit::Stop };
+    let Reconfiguration { rate_limit, connections, drain, on_exit, registrations } =
+        settings.reconfiguration();
+    config.hello.rate_limit = rate_limit;
+    config.connections = connections;
+    config.drain = drain;
+    config.on_exit = on_exit;
     let mut broker = Broker::new(config, BlockEntropy::new(SystemEntropy))
         .with_endpoint_names(output::broker_endpoint_text);
-    for backend in &settings.backends {
-        broker.register(Registration {
-            service: backend.service.clone(),
-            version: backend.version.clone(),
-            endpoint: backend.endpoint.clone(),
-            handoff_endpoint: backend.handoff.clone(),
-        });
-    }
+    registrations.into_iter().for_each(|registration| broker.register(registration));
     broker
 }
 

@@ -29,8 +29,6 @@ pub(super) enum Note {
 pub(super) struct Records {
     dir: ManifestDir,
     owner: Owner,
-    /// Backends end with the broker, so that there is nothing to be found.
-    is_for_nobody: bool,
     queue: UnboundedSender<Note>,
     notes: RefCell<Option<UnboundedReceiver<Note>>>,
     unwritten: Cell<usize>,
@@ -46,7 +44,6 @@ impl Records {
                 instance: settings.instance.value.to_string(),
                 socket: settings.socket.value.display().to_string(),
             },
-            is_for_nobody: !settings.keep_backends.value,
             queue,
             notes: RefCell::new(Some(notes)),
             unwritten: Cell::new(0),
@@ -64,9 +61,6 @@ impl Records {
 
     /// Has something written down; never waits.
     pub(super) fn note(&self, note: Note) {
-        if self.is_for_nobody && matches!(note, Note::Running { .. }) {
-            return;
-        }
         if self.queue.send(note).is_ok() {
             self.unwritten.set(self.unwritten.get() + 1);
         }

@@ -1,16 +1,20 @@
 //! The effective settings of a broker, and where each value comes from.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::admission::{ConnectionLimits, RateLimit};
+use broker_core::backends::Registration;
+use broker_core::broker::{BackendsOnExit, Reconfiguration};
 use broker_protocol::BrokerInstance;
+use broker_transport::limits;
 use broker_transport::private_dir::{self, PrivateDirError};
-use broker_transport::{endpoint, limits};
-use clap::ArgMatches;
-use clap::parser::ValueSource;
 use serde::{Serialize, Serializer};
 
-use crate::cli::{BackendArg, LogFormat, ServeArgs};
+use crate::backend_arg::BackendArg;
+use crate::cli::LogFormat;
+use crate::config::keys::{self, Change, Key};
 use crate::definitions::DefinitionDir;
 use crate::failure::Failure;
 
@@ -21,7 +25,7 @@ pub(crate) const RESERVED_DESCRIPTORS: u64 = 64;
 const FEWEST_CONNECTIONS: u32 = 2;
 
 /// Where a value comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Found out while running.
     Runtime,
@@ -31,6 +35,8 @@ pub(crate) enum Source {
     Protocol,
     /// Fixed by the layout of files and answers.
     Schema,
+    /// The configuration file.
+    File(Arc<Path>),
     /// This environment variable.
     Env(&'static str),
     /// This option.
@@ -44,6 +50,7 @@ impl Serialize for Source {
             Self::Default => serializer.serialize_str("default"),
             Self::Protocol => serializer.serialize_str("protocol-v1"),
             Self::Schema => serializer.serialize_str("schema-v1"),
+            Self::File(path) => serializer.collect_str(&format_args!("file:{}", path.display())),
             Self::Env(name) => serializer.collect_str(&format_args!("env:{name}")),
             Self::Flag(name) => serializer.collect_str(&format_args!("flag:{name}")),
         }
@@ -51,7 +58,7 @@ impl Serialize for Source {
 }
 
 /// A value and where it comes from.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Sourced<T> {
     pub(crate) value: T,
     pub(crate) source: Source,
@@ -61,25 +68,16 @@ impl<T> Sourced<T> {
     pub(crate) const fn new(value: T, source: Source) -> Self {
         Self { value, source }
     }
-}
 
-/// The sources of the `serve` options, as clap saw them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sources<'a>(pub(crate) &'a ArgMatches);
-
-impl Sources<'_> {
-    fn of(self, id: &str, flag: &'static str, variable: &'static str) -> Source {
-        match self.0.value_source(id) {
-            Some(ValueSource::CommandLine) => Source::Flag(flag),
-            Some(ValueSource::EnvVariable) => Source::Env(variable),
-            _ => Source::Default,
-        }
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Sourced<U> {
+        Sourced { value: change(self.value), source: self.source }
     }
 }
 
 /// What a broker runs with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) config_file: Sourced<Option<PathBuf>>,
     pub(crate) instance: Sourced<BrokerInstance>,
     pub(crate) socket: Sourced<PathBuf>,
     pub(crate) service_dir: Sourced<PathBuf>,
@@ -87,6 +85,7 @@ pub(crate) struct Settings {
     /// Where the manifests of running backends are.
     pub(crate) manifest_dir: Sourced<PathBuf>,
     pub(crate) log: Sourced<LogFormat>,
+    pub(crate) log_level: Sourced<String>,
     pub(crate) keep_backends: Sourced<bool>,
     pub(crate) sandbox: Sourced<bool>,
     pub(crate) hello_timeout: Sourced<Duration>,
@@ -94,82 +93,15 @@ pub(crate) struct Settings {
     pub(crate) hello_burst: Sourced<u32>,
     pub(crate) hello_refill: Sourced<u32>,
     pub(crate) drain: Sourced<Duration>,
-    pub(crate) backends: Vec<BackendArg>,
+    pub(crate) backends: Vec<Sourced<BackendArg>>,
     /// Whether every trust domain is served, because the socket was chosen by hand.
     pub(crate) serves_every_domain: bool,
 }
 
 impl Settings {
-    /// Works out what was not said.
-    ///
-    /// # Errors
-    /// A place that cannot be derived from the environment.
-    pub(crate) fn resolve(args: ServeArgs, sources: Sources<'_>) -> Result<Self, Failure> {
-        let serves_every_domain = args.socket.is_some();
-        let socket = match args.socket {
-            Some(path) => {
-                let path = endpoint::absolute(&path).map_err(|error| not_absolute(&path, &error))?;
-                Sourced::new(path, Source::Flag("--socket"))
-            }
-            None => Sourced::new(
-                endpoint::broker_endpoint(&args.instance).map_err(Failure::usage)?,
-                Source::Default,
-            ),
-        };
-        let service_dir = Sourced::new(
-            absolute(crate::service::definition_dir(args.service_dir.as_ref())?.path())?,
-            sources.of("service_dir", "--service-dir", "RUNNING_PROCESS_SERVICE_DEF_DIR"),
-        );
-        let state_dir = match args.state_dir {
-            Some(path) => Sourced::new(absolute(&path)?, Source::Flag("--state-dir")),
-            None => {
-                let derived = endpoint::state_dir().map_err(|error| {
-                    Failure::usage(error).next("pass --state-dir DIR, or set that variable")
-                })?;
-                Sourced::new(derived, Source::Default)
-            }
-        };
-        let manifest_dir = Sourced::new(endpoint::manifest_dir().map_err(Failure::usage)?, Source::Default);
-        let limit = |id, flag| sources.of(id, flag, "");
-        Ok(Self {
-            instance: Sourced::new(args.instance, limit("instance", "--instance")),
-            socket,
-            service_dir,
-            state_dir,
-            manifest_dir,
-            log: Sourced::new(args.log, limit("log", "--log")),
-            keep_backends: Sourced::new(args.keep_backends, limit("keep_backends", "--keep-backends")),
-            sandbox: Sourced::new(args.sandbox, limit("sandbox", "--sandbox")),
-            hello_timeout: Sourced::new(
-                Duration::from_millis(args.limits.hello_timeout_ms),
-                sources.of(
-                    "hello_timeout_ms",
-                    "--hello-timeout-ms",
-                    "RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS",
-                ),
-            ),
-            max_connections: Sourced::new(
-                args.limits.max_connections,
-                limit("max_connections", "--max-connections"),
-            ),
-            hello_burst: Sourced::new(args.limits.hello_burst, limit("hello_burst", "--hello-burst")),
-            hello_refill: Sourced::new(args.limits.hello_refill, limit("hello_refill", "--hello-refill")),
-            drain: Sourced::new(Duration::from_millis(args.limits.drain_ms), limit("drain_ms", "--drain-ms")),
-            backends: args.backends,
-            serves_every_domain,
-        })
-    }
-
-    /// Raises the descriptor limit as far as it goes, and takes no more connections than fit under it.
-    pub(crate) fn fit_into_descriptor_limit(&mut self) {
-        let limit = match limits::raise_descriptor_limit() {
-            Ok(limit) => limit,
-            Err(error) => {
-                tracing::warn!(%error, "the limit of file descriptors is unknown");
-                return;
-            }
-        };
-        let most = most_connections(limit);
+    /// Takes no more connections than fit under the limit of descriptors.
+    pub(crate) fn fit_into(&mut self, descriptors: DescriptorLimit) {
+        let Some(most) = descriptors.0 else { return };
         if self.max_connections.value > most {
             let wanted = self.max_connections.value;
             tracing::warn!(
@@ -179,6 +111,74 @@ impl Settings {
             );
             self.max_connections = Sourced::new(most, Source::Runtime);
         }
+    }
+
+    /// What a state machine that runs is told of these settings.
+    pub(crate) fn reconfiguration(&self) -> Reconfiguration {
+        let registrations = self.backends.iter().map(|backend| Registration {
+            service: backend.value.service.clone(),
+            version: backend.value.version.clone(),
+            endpoint: backend.value.endpoint.clone(),
+            handoff_endpoint: backend.value.handoff.clone(),
+        });
+        Reconfiguration {
+            rate_limit: RateLimit::new(self.hello_burst.value, self.hello_refill.value),
+            connections: ConnectionLimits::of_total(self.max_connections.value as usize),
+            drain: self.drain.value,
+            on_exit: if self.keep_backends.value { BackendsOnExit::Keep } else { BackendsOnExit::Stop },
+            registrations: registrations.collect(),
+        }
+    }
+
+    /// Follows on `former` in a broker that runs: what cannot change there stays as it was.
+    pub(crate) fn succeed(&mut self, former: &Self) -> Changes {
+        let mut changes = Changes::default();
+        changes.settle(&keys::INSTANCE, &former.instance, &mut self.instance);
+        changes.settle(&keys::SOCKET, &former.socket, &mut self.socket);
+        self.serves_every_domain = former.serves_every_domain;
+        changes.settle(&keys::SERVICE_DIR, &former.service_dir, &mut self.service_dir);
+        changes.settle(&keys::STATE_DIR, &former.state_dir, &mut self.state_dir);
+        changes.settle(&keys::SANDBOX, &former.sandbox, &mut self.sandbox);
+        changes.settle(&keys::LOG_FORMAT.key, &former.log, &mut self.log);
+        changes.settle(&keys::LOG_LEVEL, &former.log_level, &mut self.log_level);
+        changes.settle(&keys::KEEP_BACKENDS, &former.keep_backends, &mut self.keep_backends);
+        changes.settle(&keys::HELLO_TIMEOUT_MS.key, &former.hello_timeout, &mut self.hello_timeout);
+        let connections = (&former.max_connections, &mut self.max_connections);
+        changes.settle(&keys::MAX_CONNECTIONS_OPEN.key, connections.0, connections.1);
+        changes.settle(&keys::HELLO_BURST.key, &former.hello_burst, &mut self.hello_burst);
+        changes.settle(&keys::HELLO_REFILL.key, &former.hello_refill, &mut self.hello_refill);
+        changes.settle(&keys::DRAIN_MS.key, &former.drain, &mut self.drain);
+        let named = |backends: &[Sourced<BackendArg>]| -> Vec<_> {
+            backends.iter().map(|backend| backend.value.clone()).collect()
+        };
+        if named(&former.backends) != named(&self.backends) {
+            changes.at_once.push(keys::BACKEND.to_owned());
+        }
+        changes
+    }
+
+    /// Stays where a predecessor listens, whatever the file says by now.
+    pub(crate) fn stay_at(
+        &mut self,
+        socket: PathBuf,
+        instance: Option<BrokerInstance>,
+        serves_every_domain: bool,
+    ) {
+        let Some(instance) = instance else {
+            self.socket = Sourced::new(socket, self.socket.source.clone());
+            return;
+        };
+        if self.socket.value == socket && self.instance.value == instance {
+            return;
+        }
+        tracing::warn!(
+            socket = %socket.display(),
+            %instance,
+            "another socket or instance takes effect at the next start, not with an upgrade"
+        );
+        self.socket = Sourced::new(socket, Source::Runtime);
+        self.instance = Sourced::new(instance, Source::Runtime);
+        self.serves_every_domain = serves_every_domain;
     }
 
     pub(crate) fn definitions(&self) -> DefinitionDir {
@@ -226,6 +226,46 @@ impl Settings {
     }
 }
 
+/// Which keys have other values.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) at_once: Vec<String>,
+    pub(crate) at_next_start: Vec<String>,
+}
+
+impl Changes {
+    /// Takes a value as the table of keys says: at once, or at the next start.
+    fn settle<T: Clone + PartialEq>(&mut self, key: &Key, former: &Sourced<T>, new: &mut Sourced<T>) {
+        if former.value == new.value {
+            return;
+        }
+        match key.change {
+            Change::AtOnce => self.at_once.push(key.path()),
+            Change::NextStart => {
+                self.at_next_start.push(key.path());
+                new.clone_from(former);
+            }
+        }
+    }
+}
+
+/// As many connections as the limit of descriptors permits, where that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DescriptorLimit(Option<u32>);
+
+impl DescriptorLimit {
+    /// Raises the limit as far as it goes.
+    pub(crate) fn raise() -> Self {
+        match limits::raise_descriptor_limit() {
+            Ok(limit) => Self(Some(most_connections(limit))),
+            Err(error) => {
+                tracing::warn!(%error, "the limit of file descriptors is unknown");
+                Self(None)
+            }
+        }
+    }
+}
+
 /// As many connections as fit, so that newcomers are served in place of who holds most and not turned away for
 /// want of a descriptor.
 fn most_connections(descriptors: u64) -> u32 {
@@ -237,14 +277,6 @@ fn most_connections(descriptors: u64) -> u32 {
 pub(super) fn unusable_directory(error: PrivateDirError, advice: String) -> Failure {
     let failure = Failure::refused(&error);
     if matches!(error, PrivateDirError::Io { .. }) { failure.next(advice) } else { failure }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::path::absolute(path).map_err(|error| not_absolute(path, &error))
-}
-
-fn not_absolute(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ use super::entropy::SystemEntropy;
 use super::event_log::EventLog;
 use super::handoff::Parked;
 use super::records::Records;
+use super::reload::Configuration;
 use super::settings::Settings;
 use super::succession::Moves;
 use super::tidying::Tidying;
@@ -55,7 +56,7 @@ pub(super) struct Shell {
     broker: RefCell<LiveBroker>,
     clock: Clock,
     own_user: UserId,
-    settings: Settings,
+    configuration: Configuration,
     definitions: DefinitionDir,
     spawner: Spawner,
     events: EventLog,
@@ -91,7 +92,7 @@ impl Shell {
     pub(super) fn new(
         broker: LiveBroker,
         clock: Clock,
-        settings: Settings,
+        configuration: Configuration,
         spawner: Spawner,
         events: EventLog,
     ) -> Rc<Self> {
@@ -99,9 +100,9 @@ impl Shell {
             broker: RefCell::new(broker),
             clock,
             own_user: UserId::current(),
-            definitions: settings.definitions(),
-            records: Records::new(&settings),
-            settings,
+            definitions: configuration.in_force().definitions(),
+            records: Records::new(&configuration.in_force()),
+            configuration,
             spawner,
             events,
             connections: RefCell::default(),
@@ -128,8 +129,13 @@ impl Shell {
         self.clock
     }
 
-    pub(super) const fn settings(&self) -> &Settings {
-        &self.settings
+    /// What holds now; it may be something else after an `await`.
+    pub(super) fn settings(&self) -> Rc<Settings> {
+        self.configuration.in_force()
+    }
+
+    pub(super) const fn configuration(&self) -> &Configuration {
+        &self.configuration
     }
 
     pub(super) const fn definitions(&self) -> &DefinitionDir {

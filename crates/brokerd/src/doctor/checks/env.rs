@@ -7,7 +7,7 @@ use broker_client::{DISABLE_VARIABLE, TIMEOUT_VARIABLE, broker_is_enabled, round
 use broker_transport::endpoint::{Platform, SERVICE_DEF_DIR_VARIABLE};
 use broker_transport::{files, identity};
 
-use crate::cli::{HELLO_TIMEOUT_MS, HELLO_TIMEOUT_VARIABLE};
+use crate::config::{CONFIG_VARIABLE, keys};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 use crate::doctor::{mend, place};
@@ -16,15 +16,20 @@ use crate::serve::place::ALLOW_PRIVILEGED;
 const PREFIX: &str = "RUNNING_PROCESS_";
 /// What a broker tells the processes that it starts.
 const BACKEND_PREFIX: &str = "RUNNING_PROCESS_BROKER_V1_";
-/// What a person or a script may set.
-const SETTINGS: [&str; 5] =
-    [DISABLE_VARIABLE, TIMEOUT_VARIABLE, HELLO_TIMEOUT_VARIABLE, SERVICE_DEF_DIR_VARIABLE, ALLOW_PRIVILEGED];
+/// What a person or a script may set beside a broker's own settings.
+const OTHERS: [&str; 4] = [DISABLE_VARIABLE, TIMEOUT_VARIABLE, CONFIG_VARIABLE, ALLOW_PRIVILEGED];
 /// Shorter than a backend takes to start: a client gives up on what is under way.
 const SHORT_CLIENT_TIMEOUT_MS: u128 = 1_000;
 /// A client that is not scheduled for so long is no hostile one.
 const SHORT_HELLO_TIMEOUT_MS: u64 = 100;
 /// Letters in which a misspelt variable may differ from the one that is meant.
 const NEAR: usize = 6;
+
+/// Everything that a person or a script may set.
+fn settings() -> impl Iterator<Item = &'static str> {
+    let own = keys::ENTRIES.iter().filter_map(|entry| entry.key().variable);
+    OTHERS.into_iter().chain(own).filter(|name| name.starts_with(PREFIX))
+}
 
 fn value(name: &str) -> Option<OsString> {
     std::env::var_os(name)
@@ -59,16 +64,14 @@ pub(in crate::doctor) fn client_timeout(_: &Facts) -> Finding {
 }
 
 pub(in crate::doctor) fn hello_timeout(_: &Facts) -> Finding {
-    let unset = mend::unset([HELLO_TIMEOUT_VARIABLE]);
-    let Some(value) = value(HELLO_TIMEOUT_VARIABLE) else { return Finding::pass("not set: 10000 ms") };
+    let keys::Number { least, most, default, .. } = keys::HELLO_TIMEOUT_MS;
+    let variable = keys::HELLO_TIMEOUT_MS.key.env();
+    let unset = mend::unset([variable]);
+    let Some(value) = value(variable) else { return Finding::pass(format!("not set: {default} ms")) };
     let millis = value.to_str().and_then(|text| text.parse().ok());
-    match millis.filter(|millis| HELLO_TIMEOUT_MS.contains(millis)) {
+    match millis.filter(|millis| (least..=most).contains(millis)) {
         None => Finding::fail(
-            format!(
-                "expected milliseconds from {} to {} in ${HELLO_TIMEOUT_VARIABLE}, got {value:?}",
-                HELLO_TIMEOUT_MS.start(),
-                HELLO_TIMEOUT_MS.end()
-            ),
+            format!("expected milliseconds from {least} to {most} in ${variable}, got {value:?}"),
             unset,
         )
         .detail("`brokerd serve` refuses to begin"),
@@ -121,7 +124,7 @@ pub(in crate::doctor) fn of_a_backend(_: &Facts) -> Finding {
 
 pub(in crate::doctor) fn unknown(_: &Facts) -> Finding {
     let mut unknown = names();
-    unknown.retain(|name| !name.starts_with(BACKEND_PREFIX) && !SETTINGS.contains(&name.as_str()));
+    unknown.retain(|name| !name.starts_with(BACKEND_PREFIX) && !settings().any(|known| known == name));
     if unknown.is_empty() {
         return Finding::pass(format!("no other variable begins with {PREFIX}"));
     }
@@ -143,7 +146,7 @@ pub(in crate::doctor) fn unknown(_: &Facts) -> Finding {
 /// The setting with the name that is most like this one.
 fn nearest(name: &str) -> Option<&'static str> {
     let distance = |known: &&str| strsim::damerau_levenshtein(name, known);
-    SETTINGS.into_iter().min_by_key(distance).filter(|known| distance(known) <= NEAR)
+    settings().min_by_key(distance).filter(|known| distance(known) <= NEAR)
 }
 
 /// All variables that are, or look like, this project's.
@@ -224,7 +227,10 @@ mod tests {
     fn a_misspelt_variable_is_told_from_a_foreign_one() {
         assert_eq!(nearest("RUNNING_PROCESS_DISBALE"), Some(DISABLE_VARIABLE));
         assert_eq!(nearest("RUNNING_PROCESS_SERVICE_DIR"), Some(SERVICE_DEF_DIR_VARIABLE));
-        assert_eq!(nearest("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT"), Some(HELLO_TIMEOUT_VARIABLE));
+        assert_eq!(
+            nearest("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT"),
+            Some("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS")
+        );
         assert_eq!(nearest("RUNNING_PROCESS_BROKER_CLIENT_TIMEOUT_S"), Some(TIMEOUT_VARIABLE));
         assert_eq!(nearest("RUNNING_PROCESS_SOMETHING_ELSE_ENTIRELY"), None);
     }

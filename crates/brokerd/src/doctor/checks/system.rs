@@ -6,12 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use broker_transport::endpoint::Platform;
 use broker_transport::{files, identity, limits};
 
-use crate::cli::MAX_CONNECTIONS;
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 use crate::doctor::mend;
 use crate::serve::place::ALLOW_PRIVILEGED;
 use crate::serve::settings::RESERVED_DESCRIPTORS;
+use broker_core::admission::MAX_CONNECTIONS;
 
 /// For as many connections as a broker takes where nobody says otherwise.
 const WANTED_DESCRIPTORS: u64 = MAX_CONNECTIONS as u64 + RESERVED_DESCRIPTORS;

@@ -46,6 +46,11 @@ pub(super) struct Document {
     pub(super) dialled: Vec<DialledBackend>,
     #[prost(message, repeated, tag = "8")]
     pub(super) clients: Vec<Client>,
+    /// Which broker it is.
+    #[prost(string, tag = "9")]
+    pub(super) instance: String,
+    #[prost(bool, tag = "10")]
+    pub(super) serves_every_domain: bool,
 }
 
 /// A backend that was started.
@@ -213,10 +218,13 @@ impl Document {
                 dialled.push(DialledBackend { announcement: Some((**announcement).clone()), control });
             }
         }
+        let settings = shell.settings();
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime,
-            socket: shell.settings().socket.value.display().to_string(),
+            socket: settings.socket.value.display().to_string(),
+            instance: settings.instance.value.to_string(),
+            serves_every_domain: settings.serves_every_domain,
             last_id: estate.last_id.map_or(0, ConnectionId::get),
             recent: estate.recent.iter().map(|event| event.get().clone()).collect(),
             backends,

@@ -18,6 +18,7 @@ use broker_transport::succession::{ChildBequest, Inheritance};
 
 use super::super::control::{self, Started};
 use super::super::place::Place;
+use super::super::settings::Settings;
 use super::super::shell::Shell;
 use super::super::{backends, connection};
 use super::document::{DialledBackend, Document, StartedBackend};
@@ -49,6 +50,13 @@ impl Takeover {
     /// How long the process has been a broker.
     pub(in crate::serve) const fn uptime(&self) -> Monotonic {
         Monotonic::from_nanos(self.document.uptime)
+    }
+
+    /// Has the settings agree with what was never given up: where the broker listens, and which one it is.
+    pub(in crate::serve) fn keep_place(&self, settings: &mut Settings) {
+        let Document { socket, instance, serves_every_domain, .. } = &self.document;
+        // One that does not say is of the time when neither could be changed between two programs.
+        settings.stay_at(PathBuf::from(socket), instance.parse().ok(), *serves_every_domain);
     }
 
     /// The endpoint, which was never given up.
