@@ -1,8 +1,9 @@
 //! What people and the broker write into variables and labels: what is taken says what was written, and a place
 //! that is derived is a whole path.
 //!
-//! Options of the daemon's command line are read in its own program, by clap and by parsers of a few lines, which
-//! nothing can call from outside; what they are made of (names, versions, instances) is `names`' business.
+//! Options of the daemon's command line are read in its own program, by clap and by parsers of a few lines, and so is
+//! its configuration file; nothing can call these from outside. What they are made of (names, versions, instances) is
+//! `names`' business, and that no text of a file does harm is a property that is tested beside its parser.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
