@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use broker_client::{Connector, Hello, PayloadProtocol, blocking};
 use broker_protocol::manifest;
-use broker_protocol::wire::{CacheManifest, CacheRoot};
-use broker_tests::{Daemon, PATIENCE, Signal, Wire, World, agreed, exists, has_died, hello, kill};
+use broker_protocol::prost::Message;
+use broker_protocol::wire::{CacheManifest, CacheRoot, Frame};
+use broker_tests::{Daemon, PATIENCE, Signal, Wire, World, agreed, exists, has_died, hello, kill, reply_of};
 
 const LANE: PayloadProtocol = PayloadProtocol::new(0xF001);
 const KEEP: [&str; 5] = ["--keep-backends", "--hello-burst", "100000", "--hello-refill", "100000"];
@@ -245,9 +246,81 @@ fn a_broker_that_takes_its_backends_along_leaves_no_manifest() {
     let world = World::new();
     world.define("cache", &[]);
     let broker = world.serve(&[]);
-    backend(&world);
+    let (_, pid) = backend(&world);
+    crash(broker);
+    assert!(has_died(pid) && !manifest_path(&world).exists());
+}
+
+#[test]
+fn an_adopted_backend_that_clients_ask_for_during_an_upgrade_is_not_started_again() {
+    let world = World::new();
+    let (pipe, pid, _) = outlived(&world);
+    let broker = world.serve(&KEEP);
+    let frame = Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec());
+    let bytes = broker_protocol::frame_bytes(&frame).unwrap();
+    for _ in 0..3 {
+        // Whole requests that go along: they wait while the half of another keeps their connection unread.
+        let mut halves: Vec<_> = (0..8)
+            .map(|_| {
+                let mut wire = world.connect();
+                wire.write(&bytes[..bytes.len() - 1]);
+                wire
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            let upgraded =
+                scope.spawn(|| world.run(&["upgrade", "--socket", world.socket().to_str().unwrap()]));
+            for wire in &mut halves {
+                wire.write(&bytes[bytes.len() - 1..]);
+            }
+            assert!(upgraded.join().unwrap().is_success());
+        });
+        for wire in &mut halves {
+            assert_eq!(agreed(reply_of(&wire.receive())).backend_pipe, pipe);
+        }
+    }
+    assert_eq!(count(&world, "SPAWN_ATTEMPT"), 0);
+    kill(pid);
     broker.stop();
-    assert!(!manifest_path(&world).exists());
+}
+
+#[test]
+fn an_adopted_backend_is_ended_with_a_broker_that_was_upgraded() {
+    let world = World::new();
+    let (_, pid, manifest) = outlived(&world);
+    // This one keeps nothing, and the backend has announced itself to it before it goes on.
+    let mut broker = world.serve(&["--hello-burst", "100000", "--hello-refill", "100000"]);
+    backend(&world);
+    let upgraded = world.run(&["upgrade", "--socket", world.socket().to_str().unwrap(), "--json"]);
+    assert!(upgraded.stdout.contains("\"backends_kept\": 1"), "{upgraded:?}");
+    assert_eq!(backend(&world).1, pid);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.wait(), Some(0));
+    assert!(has_died(pid) && !manifest.exists());
+}
+
+#[test]
+fn a_backend_that_an_upgrade_has_waited_for_is_written_down() {
+    let world = World::new();
+    let (gate, echo) = (world.path("gate"), World::program("echo-backend"));
+    let wait =
+        format!("while ! [ -e {} ]; do sleep 0.01; done; exec {} \"$@\"", gate.display(), echo.display());
+    let slow = world.script("slow", &wait);
+    assert!(world.run(&["service", "add", "cache", "--binary", slow.to_str().unwrap()]).is_success());
+    let mut broker = world.serve(&KEEP);
+    let mut waiting = world.connect();
+    waiting.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
+    broker.wait_for_line("SPAWN_ATTEMPT");
+    std::thread::scope(|scope| {
+        let upgraded = scope.spawn(|| world.run(&["upgrade", "--socket", world.socket().to_str().unwrap()]));
+        broker.wait_for_line("going on as another program");
+        std::fs::write(&gate, "").unwrap();
+        assert!(upgraded.join().unwrap().is_success());
+    });
+    assert!(manifest_path(&world).exists(), "before the broker went on, and whole");
+    agreed(reply_of(&waiting.receive()));
+    kill(backend(&world).1);
+    broker.stop();
 }
 
 #[test]

@@ -92,7 +92,9 @@ fn not_one_hello_fails_while_the_broker_goes_on_as_another_program_three_times()
             assert!(finished.is_success(), "{finished:?}");
             // Until the next one everybody has a turn.
             let before = served.load(Ordering::Relaxed);
+            let deadline = Instant::now() + PATIENCE;
             while served.load(Ordering::Relaxed) < before + 100 {
+                assert!(Instant::now() < deadline, "nobody is served any more");
                 std::thread::yield_now();
             }
         }
@@ -107,7 +109,7 @@ fn not_one_hello_fails_while_the_broker_goes_on_as_another_program_three_times()
 fn requests_that_have_half_come_go_along_and_are_answered_by_the_new_program() {
     let world = World::new();
     world.define("cache", &[]);
-    let mut broker = world.serve(&[]);
+    let mut broker = world.serve(&["--hello-timeout-ms", "3600000"]);
     let frame = Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec());
     let bytes = broker_protocol::frame_bytes(&frame).unwrap();
     let mut halves: Vec<_> = [0, 1, 4, 5, 6, bytes.len() - 1]
@@ -128,8 +130,6 @@ fn requests_that_have_half_come_go_along_and_are_answered_by_the_new_program() {
         wire.write(&bytes[*length..]);
         agreed(reply_of(&wire.receive()));
     }
-    // Their deadlines count from when they came: nothing else ends a connection that says nothing.
-    drop(world.connect());
     broker.signal(Signal::TERM);
     assert_eq!(broker.wait(), Some(0));
 }
@@ -156,6 +156,9 @@ fn an_upgrade_waits_for_a_start_and_who_waits_for_that_is_answered() {
         agreed(reply_of(&waiting.receive()));
         assert!(upgraded.join().unwrap().is_success());
     });
+    let dump = world.ask("dump");
+    let events = dump["recent_lifecycle_events"].as_array().unwrap();
+    assert_eq!(events.iter().filter(|event| event["kind"] == "SPAWN_ATTEMPT").count(), 1);
     broker.stop();
 }
 
@@ -222,7 +225,7 @@ fn a_program_that_would_not_do_is_told_apart_and_the_broker_goes_on() {
         (mute, "exit code 0 instead of saying that it would take over"),
         (unwilling, "it said: no such option"),
         // It is there when it is tried, and not when it counts: by then its clients were on their way.
-        (vanishing, "No such file or directory"),
+        (vanishing, "there is no such file"),
     ];
     let mut silent = world.connect();
     for (program, expected) in cases {
@@ -329,4 +332,167 @@ fn nothing_is_taken_over_from_anybody_else() {
     let finished = world.run(&trial);
     assert!(finished.code() == 1 && finished.stderr.contains("expected form 1"), "{finished:?}");
     assert!(!socket.exists());
+}
+
+#[test]
+fn more_may_be_open_than_the_program_begins_with_the_right_to() {
+    const MANY: usize = 200;
+    let world = World::new();
+    world.define("cache", &[]);
+    let limits = "ulimit -Sn 100; exec \"$0\" serve --socket \"$1\" --hello-timeout-ms 3600000";
+    let mut command = world.command(Path::new("/bin/sh"));
+    command.args(["-c", limits]).arg(World::program("brokerd")).arg(world.socket());
+    let broker = Daemon::start(&mut command);
+    let (_, pid) = start_backend(&world);
+    let mut silent: Vec<_> = (0..MANY).map(|_| world.connect()).collect();
+    for _ in 0..2 {
+        let finished = upgrade(&world, &[]);
+        assert!(finished.is_success(), "{finished:?}");
+    }
+    for wire in &mut silent {
+        agreed(wire.say(&hello("cache", "1.0.0")));
+    }
+    assert_eq!(start_backend(&world).1, pid);
+    broker.kill();
+}
+
+/// A program that would take over once the gate is there.
+fn slow_to_consent(world: &World) -> (PathBuf, PathBuf) {
+    let gate = world.path("gate");
+    let broker = World::program("brokerd");
+    let (shown, real) = (gate.display(), broker.display());
+    let wait = format!("while ! [ -e {shown} ]; do sleep 0.01; done; exec {real} \"$@\"");
+    (world.script("slow", &wait), gate)
+}
+
+#[test]
+fn a_broker_that_is_told_to_end_meanwhile_ends() {
+    for by_signal in [true, false] {
+        let world = World::new();
+        world.define("cache", &["--label", "spawn.args=--ignore-term"]);
+        let mut broker = world.serve(&["--drain-ms", "1000"]);
+        start_backend(&world);
+        let (slow, gate) = slow_to_consent(&world);
+        std::thread::scope(|scope| {
+            let upgraded = scope.spawn(|| upgrade(&world, &["--binary", slow.to_str().unwrap()]));
+            broker.wait_for_line("trying");
+            if by_signal {
+                broker.signal(Signal::TERM);
+                broker.wait_for_line("draining");
+            } else {
+                let socket = world.socket();
+                let ended = world.run(&["shutdown", "--socket", socket.to_str().unwrap()]);
+                assert!(ended.is_success(), "{ended:?}");
+            }
+            std::fs::write(&gate, "").unwrap();
+            assert_eq!(broker.wait(), Some(0));
+            assert_eq!(upgraded.join().unwrap().code(), 1);
+        });
+        assert!(!world.socket().exists() && !world.lock().exists());
+    }
+}
+
+#[test]
+fn a_signal_that_comes_in_the_last_moment_is_for_the_new_program() {
+    let world = World::new();
+    world.define("cache", &[]);
+    for _ in 0..20 {
+        let mut broker = world.serve(&[]);
+        start_backend(&world);
+        std::thread::scope(|scope| {
+            let upgraded = scope.spawn(|| upgrade(&world, &[]));
+            broker.wait_for_line("going on as another program");
+            broker.signal(Signal::TERM);
+            assert_eq!(broker.wait(), Some(0));
+            upgraded.join().unwrap();
+        });
+        assert!(!world.socket().exists() && !world.lock().exists());
+    }
+}
+
+#[test]
+fn a_broker_whose_files_were_taken_away_goes_on_as_it_is() {
+    let take_away: [fn(&World); 2] = [
+        |world| std::fs::remove_file(world.lock()).unwrap(),
+        |world| std::fs::rename(world.socket(), world.path("run/elsewhere.sock")).unwrap(),
+    ];
+    for take_away in take_away {
+        let world = World::new();
+        world.define("cache", &[]);
+        let broker = world.serve(&[]);
+        let mut wire = world.connect();
+        let mut asker = world.connect();
+        take_away(&world);
+        let program = World::program("brokerd").display().to_string();
+        let request = AdminRequest { upgrade_to: Some(program), ..AdminRequest::default() };
+        asker.send(&Frame::request(PayloadProtocol::ADMIN, 7, request.encode_to_vec()));
+        let answer = AdminReply::decode(&asker.receive().payload[..]).unwrap();
+        assert!(answer.body.contains("was removed or replaced"), "{answer:?}");
+        agreed(wire.say(&hello("cache", "1.0.0")));
+        broker.kill();
+    }
+}
+
+#[test]
+fn what_the_predecessor_did_without_the_new_program_does_without() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let mut broker = world.serve(&[]);
+    let (pipe, pid) = start_backend(&world);
+    std::fs::set_permissions(world.state_dir(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let finished = upgrade(&world, &[]);
+    assert!(finished.is_success(), "{finished:?}");
+    broker.wait_for_line("going on all the same");
+    assert_eq!(start_backend(&world), (pipe, pid));
+    std::fs::set_permissions(world.state_dir(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    broker.stop();
+}
+
+#[test]
+fn a_second_one_who_asks_meanwhile_is_told_so() {
+    let world = World::new();
+    let mut broker = world.serve(&[]);
+    let (slow, gate) = slow_to_consent(&world);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| upgrade(&world, &["--binary", slow.to_str().unwrap()]));
+        broker.wait_for_line("trying");
+        let second = upgrade(&world, &["--binary", world.path("absent").to_str().unwrap()]);
+        assert!(second.code() == 1 && second.stdout.contains("under way already"), "{second:?}");
+        std::fs::write(&gate, "").unwrap();
+        assert!(first.join().unwrap().is_success());
+    });
+    broker.stop();
+}
+
+#[test]
+fn a_relative_path_of_the_configuration_is_found_by_the_new_program() {
+    let world = World::new();
+    std::fs::write(world.path("my.toml"), "[limits]\ndrain-ms = 1234\n").unwrap();
+    std::fs::set_permissions(world.path("my.toml"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    for config in [&["--config", "my.toml"][..], &["--config=my.toml"]] {
+        let mut command = world.brokerd(&["serve", "--socket", world.socket().to_str().unwrap()]);
+        let broker = Daemon::start(command.args(config).current_dir(world.path("")));
+        let finished = upgrade(&world, &[]);
+        assert!(finished.is_success(), "{finished:?}");
+        assert_eq!(world.ask("config")["values"]["limits"]["drain_ms"]["value"], 1234);
+        broker.stop();
+    }
+}
+
+#[test]
+fn a_backend_that_is_ending_is_asked_to_end_and_not_killed() {
+    let world = World::new();
+    world.define("cache", &["--label", "idle.timeout_secs=1"]);
+    let mut broker = world.serve(&[]);
+    let (_, pid) = start_backend(&world);
+    let stopped = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    // It does not hear that it should quiesce, so that it is still ending when the broker goes on.
+    while !world.ask("status").to_string().contains("draining") {
+        rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
+    }
+    assert!(upgrade(&world, &[]).is_success());
+    rustix::process::kill_process(stopped, rustix::process::Signal::CONT).unwrap();
+    let line = broker.wait_for_line("DIED_IDLE");
+    assert!(line.contains("exited with status 0"), "{line}");
+    broker.stop();
 }

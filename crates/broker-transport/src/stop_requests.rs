@@ -4,4 +4,4 @@
 //! What a request means, and what a second one means, is decided elsewhere. Invariant: no request that
 //! came after `listen` is lost, though several at once may come out as one.
 
-pub use crate::sys::stop_requests::{ReloadRequests, StopRequests};
+pub use crate::sys::stop_requests::{ReloadRequests, StopRequests, block_here, let_through_here};

@@ -106,7 +106,8 @@ impl<E: Entropy> Broker<E> {
         inherited: InheritedBackend,
         definition: DefinitionCheck,
     ) -> BackendSlot {
-        let InheritedBackend { service, version, pid, endpoint, last_hello, last_use, is_ending } = inherited;
+        let InheritedBackend { service, version, pid, endpoint, last_hello, last_use, is_ending: _ } =
+            inherited;
         let slot = self.entry_of(now, &service, &version, definition);
         let live = LiveBackend { pid: Some(pid), endpoint, origin: Origin::Started };
         self.now_running(now, slot, live);
@@ -114,9 +115,11 @@ impl<E: Entropy> Broker<E> {
             backend.last_hello = Some(last_hello);
             backend.last_use = last_use;
         }
-        if is_ending {
-            self.stop(now, slot, StopReason::Idle, KILL_AFTER);
-        }
         slot
+    }
+
+    /// Tells a backend to end that was told so by the predecessor, now that it can be told.
+    pub fn end_inherited(&mut self, now: Now, slot: BackendSlot) {
+        self.stop(now, slot, StopReason::Idle, KILL_AFTER);
     }
 }

@@ -19,7 +19,6 @@ use broker_transport::process::ProcessWatch;
 use super::backends::{self, Process};
 use super::records::{self, Note};
 use super::shell::Shell;
-use super::watches::Watches;
 use crate::manifests::{ManifestError, State};
 
 /// A backend that was written down.
@@ -30,21 +29,28 @@ struct Left {
 }
 
 /// Looks for what was left. Returns when it is known which places may be taken; what is there shows later.
-pub(super) async fn begin(shell: &Rc<Shell>) {
+/// How many they are.
+pub(super) async fn begin(shell: &Rc<Shell>) -> usize {
     let dir = shell.records().dir().clone();
     let found = match tokio::task::spawn_blocking(move || dir.all()).await {
-        Ok(Ok((found, _))) => found,
+        Ok(Ok((found, left_out))) => {
+            if left_out > 0 {
+                tracing::warn!(left_out, "there are more manifests than are read");
+            }
+            found
+        }
         Ok(Err(error)) => {
             tracing::warn!(%error, "what a former broker has left is not known");
-            return;
+            return 0;
         }
-        Err(_) => return,
+        Err(_) => return 0,
     };
+    let mut expected = 0;
     for manifest in found {
         match manifest.content {
             Ok(content) if shell.records().owner().has_written(&content) => {
                 if let Some(left) = left(content) {
-                    expect(shell, left).await;
+                    expected += usize::from(expect(shell, left).await);
                 }
             }
             // Another broker's, or a service's own.
@@ -56,6 +62,7 @@ pub(super) async fn begin(shell: &Rc<Shell>) {
             Err(error) => tracing::debug!(%error, "a manifest is not read"),
         }
     }
+    expected
 }
 
 fn left(manifest: broker_protocol::wire::CacheManifest) -> Option<Left> {
@@ -75,14 +82,15 @@ fn left(manifest: broker_protocol::wire::CacheManifest) -> Option<Left> {
     })
 }
 
-async fn expect(shell: &Rc<Shell>, left: Left) {
+/// Whether it may be there.
+async fn expect(shell: &Rc<Shell>, left: Left) -> bool {
     let definition = shell.definitions().check(left.service.as_str(), None).await;
     let slot =
         shell.call(|broker, now| broker.expect_adoption(now, &left.service, &left.version, definition));
     // A predecessor in this process may have handed it over.
-    if let Some(slot) = slot {
-        tokio::task::spawn_local(adopt(Rc::clone(shell), slot, left));
-    }
+    let Some(slot) = slot else { return false };
+    tokio::task::spawn_local(adopt(Rc::clone(shell), slot, left));
+    true
 }
 
 /// Takes a backend over if it is still there, and stays with it until it ends.
@@ -90,7 +98,7 @@ async fn adopt(shell: Rc<Shell>, slot: BackendSlot, left: Left) {
     let Left { service, version, daemon } = left;
     let (pid, endpoint) = (daemon.pid, daemon.ipc_endpoint.as_ref().map(|endpoint| endpoint.path.clone()));
     let endpoint = endpoint.unwrap_or_default();
-    match find(shell.watches(), &daemon, &endpoint).await {
+    match find(&shell, &daemon, &endpoint).await {
         Ok(watch) => {
             let process = Process::adopted(Rc::clone(&watch), PathBuf::from(&endpoint));
             shell.add_process(slot, &process);
@@ -110,8 +118,8 @@ async fn adopt(shell: Rc<Shell>, slot: BackendSlot, left: Left) {
 }
 
 /// The process that was written down, held on to from before it answers.
-async fn find(watches: &Watches, daemon: &DaemonProcess, endpoint: &str) -> Result<Rc<ProcessWatch>, String> {
-    let watch = watches.on(daemon.pid).map_err(|error| error.to_string())?;
+async fn find(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Result<Rc<ProcessWatch>, String> {
+    let watch = shell.watches().on(daemon.pid).map_err(|error| error.to_string())?;
     let exe_hash = daemon.exe_hash.as_slice().try_into();
     let expectation = Expectation {
         pid: Some(daemon.pid),
@@ -127,6 +135,9 @@ async fn find(watches: &Watches, daemon: &DaemonProcess, endpoint: &str) -> Resu
             daemon.pid, answer.started_at_unix_ms, daemon.started_at_unix_ms
         ));
     }
+    // What it says of itself is not all: the process that is watched must execute that very file.
+    let hash = backends::executable_hash(shell.spawner().clone(), daemon.pid).await;
+    backends::is_running(&answer, hash).await.map_err(|failure| failure.to_string())?;
     match watch.is_dead() {
         Ok(false) => Ok(watch),
         Ok(true) => Err(format!("process {} has ended", daemon.pid)),

@@ -205,6 +205,8 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
 
 /// Clears away what a process leaves, and tells of its end.
 pub(super) async fn clear_away(shell: &Rc<Shell>, slot: BackendSlot, process: &Process, ended: Input) {
+    // A successor could not reap it again, nor tell of its end.
+    let _held_back = shell.moves().hold_back(shell);
     process.end_control(shell.control(slot)).await;
     process.remove_socket();
     shell.forget_process(slot);
@@ -372,7 +374,7 @@ async fn check_ready(
 }
 
 /// Begins to hash the file that a process executes.
-async fn executable_hash(
+pub(super) async fn executable_hash(
     spawner: Spawner,
     pid: u32,
 ) -> Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError> {
@@ -381,7 +383,7 @@ async fn executable_hash(
 }
 
 /// Whether the process that answered runs the executable with this hash.
-async fn is_running(
+pub(super) async fn is_running(
     answer: &DaemonProcess,
     hash: Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError>,
 ) -> Result<(), SpawnFailure> {

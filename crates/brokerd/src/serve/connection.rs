@@ -433,6 +433,9 @@ impl Exchange<'_> {
     async fn admin(&self, echo: &Echo<'_>, request: &AdminRequest) -> Answer {
         let shell = self.shell();
         if let Some(program) = succession::asked_for(request) {
+            if let Some(reply) = succession::refuse_second(shell, request.json) {
+                return Answer { bytes: admin_frame(echo, &reply), then: Then::Close };
+            }
             self.unanswered.asks.set(Asks::ForSuccession);
             // Where it comes to a succession, this is as far as it gets.
             let reply = succession::ask(shell, program, request.json).await;

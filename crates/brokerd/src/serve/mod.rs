@@ -36,7 +36,7 @@ use broker_core::entropy::BlockEntropy;
 use broker_core::services::TrustDomain;
 use broker_transport::listener::{AcceptError, DEFAULT_BACKLOG, Listener};
 use broker_transport::process::Spawner;
-use broker_transport::stop_requests::{ReloadRequests, StopRequests};
+use broker_transport::stop_requests::{self, ReloadRequests, StopRequests};
 use clap::ArgMatches;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -67,6 +67,8 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Runs a broker until it is told to end.
 pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Failure> {
     place::refuse_privileged()?;
+    // First of all: what a predecessor has left may be more than the limit allows.
+    let descriptors = DescriptorLimit::raise();
     place::require_descriptors()?;
     let (takeover, trial) = (args.takeover, args.takeover_trial);
     let resolver = Resolver::new(args, matches)?;
@@ -75,10 +77,14 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
         return succession::answer_trial(form).map(|()| ExitCode::SUCCESS);
     }
     let level = logging::start(settings.log.value, &settings.log_level)?;
-    let descriptors = DescriptorLimit::raise();
     settings.fit_into(descriptors);
-    settings.prepare_directories()?;
     let mut takeover = takeover.map(Takeover::take).transpose()?;
+    match (settings.prepare_directories(), &takeover) {
+        (Ok(()), _) => {}
+        (Err(failure), None) => return Err(failure),
+        // The predecessor did without it, too; there is no way back to it.
+        (Err(failure), Some(_)) => tracing::warn!(%failure, "going on all the same"),
+    }
     if let Some(takeover) = &takeover {
         takeover.keep_place(&mut settings);
     }
@@ -102,11 +108,14 @@ fn run_loop(
     takeover: Option<Takeover>,
     spawner: Spawner,
 ) -> Result<ExitCode, Failure> {
+    // Those that follow inherit that: a signal is for this thread, which lets it through when it listens.
+    stop_requests::block_here();
     // There is only the spawner's thread beside this one by now. All that follow are started by this one, or by
     // one that was.
     confinement::confine(&setup.settings)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(stop_requests::block_here)
         .build_local(LocalOptions::default())
         .map_err(|error| failure("cannot start the event loop", error))?;
     let exit = runtime.block_on(async {
@@ -121,10 +130,10 @@ fn run_loop(
         let broker = broker(settings);
         let shell = Shell::new(broker, clock, Configuration::new(setup), spawner, events);
         shell.moves().set_endpoint(&listener, &lock);
-        if let Some(takeover) = takeover {
-            takeover.carry_out(&shell).await;
+        match takeover {
+            Some(takeover) => takeover.carry_out(&shell).await,
+            None => _ = adoption::begin(&shell).await,
         }
-        adoption::begin(&shell).await;
         tokio::task::spawn_local(reload::whenever_asked(Rc::clone(&shell), reload));
         let exit = serve(&shell, &listener, stop).await;
         shell.moves().forget_endpoint();

@@ -14,7 +14,12 @@ impl World {
         let slots = bequests.into_iter().map(|(_, backend)| {
             let definition = Definition::new(&next.definition).unwrap();
             let check = DefinitionCheck::Loaded(Arc::new(definition), next.stamp);
-            next.broker.inherit(next.now, backend, check)
+            let is_ending = backend.is_ending;
+            let slot = next.broker.inherit(next.now, backend, check);
+            if is_ending {
+                next.broker.end_inherited(next.now, slot);
+            }
+            slot
         });
         let slots = slots.collect();
         next.collect();

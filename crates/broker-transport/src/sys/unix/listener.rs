@@ -88,6 +88,11 @@ impl BoundSocket {
         Ok(Self { descriptor, file })
     }
 
+    /// Whether the socket file, where it is known, is still the one that was bound.
+    pub fn is_in_place(&self) -> bool {
+        self.file.as_ref().is_none_or(SocketFile::is_in_place)
+    }
+
     /// The socket file, where it is known.
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|file| file.path.as_path())
@@ -140,6 +145,14 @@ impl SocketFile {
         Ok(Self { path: path.to_path_buf(), identity: (metadata.dev(), metadata.ino()) })
     }
 
+    fn is_in_place(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|found| {
+            let same = found.identity == self.identity;
+            found.keep();
+            same
+        })
+    }
+
     fn keep(mut self) {
         self.path = PathBuf::new();
     }
@@ -150,12 +163,9 @@ impl Drop for SocketFile {
         if self.path.as_os_str().is_empty() {
             return;
         }
-        let is_ours = Self::of(&self.path).is_ok_and(|found| {
-            let same = found.identity == self.identity;
-            found.keep();
-            same
-        });
-        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
+        if self.is_in_place()
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
             tracing::warn!(path = %self.path.display(), %error, "the socket file stays behind");
         }
     }

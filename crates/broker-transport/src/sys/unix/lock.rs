@@ -104,6 +104,12 @@ impl InstanceLock {
         }
     }
 
+    /// Whether the locked file is still the one at its path.
+    pub fn is_in_place(&self) -> bool {
+        let found = self.path.symlink_metadata();
+        self.file.as_ref().is_some_and(|file| found.is_ok_and(|found| is_same(file, &found)))
+    }
+
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path

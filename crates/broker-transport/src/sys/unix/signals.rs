@@ -30,6 +30,17 @@ pub(crate) unsafe fn reset_dispositions() {
     }
 }
 
+/// Keeps every signal from the calling thread, and from those that it starts.
+#[cfg(feature = "tokio")]
+pub(crate) fn block_all_here() {
+    // SAFETY: `all` is a set that lives through the call; no old one is asked for.
+    unsafe {
+        let mut all: libc::sigset_t = zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, null_mut());
+    }
+}
+
 /// Lets every signal through to the calling thread, whose handlers are in place.
 #[cfg(feature = "tokio")]
 pub(crate) fn unblock_all_here() {

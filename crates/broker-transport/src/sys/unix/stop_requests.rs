@@ -5,6 +5,17 @@ use std::io;
 use super::signals;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Keeps signals from the calling thread, and from those that it will start: they stay pending until somebody
+/// [listens](StopRequests::listen), or [lets them through](let_through_here).
+pub fn block_here() {
+    signals::block_all_here();
+}
+
+/// Lets signals through to the calling thread again, which listens.
+pub fn let_through_here() {
+    signals::unblock_all_here();
+}
+
 /// Tells when this process is asked to end.
 #[derive(Debug)]
 pub struct StopRequests {

@@ -109,6 +109,11 @@ impl BoundSocket {
         Err(failure("listen on", path, passes_no_listeners().into()))
     }
 
+    /// Whether it is still what its name leads to: a name is its listener's.
+    pub const fn is_in_place(&self) -> bool {
+        true
+    }
+
     /// The pipe's leaf.
     pub fn path(&self) -> Option<&Path> {
         Some(&self.name.path)

@@ -92,6 +92,11 @@ impl InstanceLock {
         }
     }
 
+    /// Whether the locked file is still the one at its path: it cannot be replaced while it is locked.
+    pub const fn is_in_place(&self) -> bool {
+        true
+    }
+
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path

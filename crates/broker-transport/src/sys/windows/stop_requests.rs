@@ -11,6 +11,12 @@ use tokio::signal::windows::{
     ctrl_shutdown,
 };
 
+/// Nothing is sent to a thread here.
+pub fn block_here() {}
+
+/// Nothing is sent to a thread here.
+pub fn let_through_here() {}
+
 /// Tells when this process is asked to end.
 #[derive(Debug)]
 pub struct StopRequests {

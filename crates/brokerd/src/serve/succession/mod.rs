@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use broker_core::hello::Tokens;
 use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb};
+use broker_transport::stop_requests;
 use broker_transport::succession::NotSucceeded;
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -35,8 +36,10 @@ use crate::admin;
 /// How long what is under way may take to come to an end: longer than the time for the answer to an offer, and
 /// than a start takes that nobody has given more time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
-/// How long events may take to be written.
-const EVENTS_WITHIN: Duration = Duration::from_secs(1);
+/// How long events, and manifests, may take to be written.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+/// How long it takes at most until a signal that has come is told of: one turn of the event loop.
+const SIGNALS_TOLD_WITHIN: Duration = Duration::from_millis(1);
 
 /// Why the broker does not go on as another program.
 #[derive(Debug, Error)]
@@ -52,8 +55,15 @@ enum NotUpgraded {
     UnderWay,
     #[error("{} is not used: {fault}", program.display())]
     Unfit { program: PathBuf, fault: trial::Unfit },
-    #[error("a backend is still being started, or an offer not answered, after {} s; try again", SETTLES_WITHIN.as_secs())]
+    #[error(
+        "a backend is still being started, or an answer not read, after {} s; try again",
+        SETTLES_WITHIN.as_secs()
+    )]
     Unsettled,
+    #[error(
+        "its socket file or its lock file was removed or replaced; end the broker, and start the new one"
+    )]
+    Replaced,
     #[error("cannot hand over what is open: {0}")]
     Descriptors(#[from] std::io::Error),
     #[error(transparent)]
@@ -66,14 +76,23 @@ pub(super) fn asked_for(request: &AdminRequest) -> Option<&str> {
     program.filter(|_| request.verb == AdminVerb::Unspecified as i32)
 }
 
+/// Whether a succession is under way already; whoever asks for another is told at once.
+pub(super) fn refuse_second(shell: &Rc<Shell>, json: bool) -> Option<AdminReply> {
+    let unix_ms = shell.clock().now().unix.get();
+    let why = NotUpgraded::UnderWay.to_string();
+    shell.moves().is_under_way().then(|| admin::not_upgraded(&why, json, unix_ms))
+}
+
 /// Has the broker go on as another program; answers only where that fails.
 pub(super) async fn ask(shell: &Rc<Shell>, program: &str, json: bool) -> AdminReply {
     let (tell, told) = oneshot::channel();
     let (shell, program) = (Rc::clone(shell), PathBuf::from(program));
     let unix_ms = shell.clock().now().unix.get();
+    let under_way = shell.moves().begin(&shell);
     // On a task of its own: that of the connection ends on the way.
     tokio::task::spawn_local(async move {
         let failure = upgrade(&shell, &program).await;
+        drop(under_way);
         tracing::warn!(program = %program.display(), %failure, "the broker goes on as it is");
         // Who has asked may have gone.
         let _ = tell.send(failure);
@@ -86,10 +105,10 @@ async fn upgrade(shell: &Rc<Shell>, program: &Path) -> NotUpgraded {
     if !broker_transport::succession::IS_OFFERED {
         return NotUpgraded::NotOffered;
     }
-    if !shell.look(|broker, _| broker.is_serving()) {
+    if !is_serving(shell) {
         return NotUpgraded::Draining;
     }
-    let Some(_under_way) = shell.moves().begin(shell) else { return NotUpgraded::UnderWay };
+    tracing::info!(program = %program.display(), "trying whether it would take over");
     let program = match trial::run(shell.spawner(), program).await {
         Ok(program) => program,
         Err(fault) => return NotUpgraded::Unfit { program: program.to_path_buf(), fault },
@@ -111,16 +130,38 @@ async fn hand_over(shell: &Rc<Shell>, program: PathBuf) -> (Vec<Moved>, NotUpgra
         if let Err(failure) = settle(shell, deadline).await {
             return (moved, failure);
         }
+        shell.records().finish(WRITTEN_WITHIN).await;
         moved.extend(gather(shell).await);
-        if is_settled(shell) {
+        // From here on a signal waits for whoever listens next. One that came before is told of in this time.
+        stop_requests::block_here();
+        tokio::time::sleep(SIGNALS_TOLD_WITHIN).await;
+        if is_settled(shell) || !is_serving(shell) {
             break;
         }
+        stop_requests::let_through_here();
         // A backend has ended meanwhile, and somebody waits for its successor.
         let (others, asker) = moved.into_iter().partition(|moved| moved.asks == Asks::Anything);
         moved = asker;
         Vec::into_iter(others).for_each(|moved| serve_again(shell, moved, ""));
     }
-    shell.flush_events(EVENTS_WITHIN);
+    let failed = succeed(shell, moved, program);
+    stop_requests::let_through_here();
+    failed
+}
+
+/// Hands over what there is. Returns only where that fails.
+fn succeed(shell: &Rc<Shell>, moved: Vec<Moved>, program: PathBuf) -> (Vec<Moved>, NotUpgraded) {
+    if !is_serving(shell) {
+        return (moved, NotUpgraded::Draining);
+    }
+    if !shell.moves().is_in_place() {
+        return (moved, NotUpgraded::Replaced);
+    }
+    // It was tried some seconds ago.
+    if let Err(fault) = trial::look_at(&program) {
+        return (moved, NotUpgraded::Unfit { program, fault });
+    }
+    shell.flush_events(WRITTEN_WITHIN);
     match Document::draw_up(shell, moved, program) {
         Ok(succession) => {
             let NotSucceeded { mut succession, source } = shell.spawner().succeed(succession);
@@ -130,6 +171,10 @@ async fn hand_over(shell: &Rc<Shell>, program: PathBuf) -> (Vec<Moved>, NotUpgra
         }
         Err((moved, error)) => (moved, error.into()),
     }
+}
+
+fn is_serving(shell: &Rc<Shell>) -> bool {
+    shell.look(|broker, _| broker.is_serving())
 }
 
 /// Ends the tasks of all clients that are not answered yet; their connections.
@@ -157,13 +202,13 @@ fn is_settled(shell: &Rc<Shell>) -> bool {
 /// Waits until nothing is under way that cannot go along.
 async fn settle(shell: &Rc<Shell>, deadline: Instant) -> Result<(), NotUpgraded> {
     let settled = async {
-        while !(is_settled(shell) && shell.moves().is_nothing_held_back()) {
+        while is_serving(shell) && !(is_settled(shell) && shell.moves().is_nothing_held_back()) {
             shell.moves().changed().await;
         }
     };
-    if tokio::time::timeout_at(deadline, settled).await.is_ok() {
-        return Ok(());
+    match tokio::time::timeout_at(deadline, settled).await {
+        Ok(()) if is_serving(shell) => Ok(()),
+        Ok(()) => Err(NotUpgraded::Draining),
+        Err(_) => Err(NotUpgraded::Unsettled),
     }
-    // Whoever has not read an answer in all that time would not have got it from this program either.
-    if is_settled(shell) { Ok(()) } else { Err(NotUpgraded::Unsettled) }
 }

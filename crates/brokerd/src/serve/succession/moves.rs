@@ -54,6 +54,16 @@ impl Moves {
         }
     }
 
+    /// Whether the socket file and the lock file are still those that the broker has.
+    pub(super) fn is_in_place(&self) -> bool {
+        let endpoint = self.endpoint.borrow();
+        endpoint.as_ref().is_some_and(|(listener, lock)| listener.bound().is_in_place() && lock.is_in_place())
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.is_under_way.get()
+    }
+
     /// Begins a succession; `None` where one is under way.
     pub(super) fn begin(&self, shell: &Rc<Shell>) -> Option<UnderWay> {
         (!self.is_under_way.replace(true)).then(|| UnderWay(Rc::clone(shell)))

@@ -20,7 +20,7 @@ use super::super::control::{self, Started};
 use super::super::place::Place;
 use super::super::settings::Settings;
 use super::super::shell::Shell;
-use super::super::{backends, connection};
+use super::super::{adoption, backends, connection};
 use super::document::{DialledBackend, Document, StartedBackend};
 use crate::admin::{self, Upgraded};
 use crate::failure::Failure;
@@ -88,10 +88,12 @@ impl Takeover {
         }
         let mut descriptors = inheritance.descriptors.into_iter();
         shell.call(|broker, now| broker.take_over(now, &document.estate()));
-        let kept = document.backends.len() + document.dialled.len();
+        let mut kept = 0;
         for backend in document.backends {
-            started(shell, backend, &mut descriptors).await;
+            kept += usize::from(started(shell, backend, &mut descriptors).await);
         }
+        // Those that are left are a former broker's: before they are announced, and before anybody asks.
+        kept += adoption::begin(shell).await;
         for backend in document.dialled {
             dialled(shell, backend, &mut descriptors);
         }
@@ -106,29 +108,35 @@ impl Takeover {
     }
 }
 
+/// Whether it was taken over.
 async fn started(
     shell: &Rc<Shell>,
     backend: StartedBackend,
     descriptors: &mut impl Iterator<Item = OwnedDescriptor>,
-) {
-    let Some(stderr) = descriptors.next() else { return };
+) -> bool {
+    let Some(stderr) = descriptors.next() else { return false };
     let control = backend.control.as_ref().and_then(|_| descriptors.next());
-    let Some(inherited) = backend.inherited() else { return };
+    let Some(inherited) = backend.inherited() else { return false };
     let (service, version) = (inherited.service.clone(), inherited.version.clone());
     let bequest = ChildBequest { pid: backend.pid, stderr, said: backend.said };
     let child = match ChildProcess::inherit(bequest, shell.spawner()) {
         Ok(child) => child,
         Err(error) => {
             tracing::warn!(%service, %version, pid = backend.pid, %error, "a backend was not taken over");
-            return;
+            return false;
         }
     };
+    let is_ending = inherited.is_ending;
     let started = Started { service: service.clone(), version, endpoint: inherited.endpoint.clone() };
     let definition = shell.definitions().check(service.as_str(), None).await;
     let slot = shell.call(|broker, now| broker.inherit(now, inherited, definition));
     let connection = control.and_then(|descriptor| Stream::from_owned_fd(descriptor).ok());
     let connection = connection.zip(backend.control.map(Into::into));
     backends::resume(shell, slot, started, (child, backend.has_adopted), connection);
+    if is_ending {
+        shell.call(|broker, now| broker.end_inherited(now, slot));
+    }
+    true
 }
 
 fn dialled(

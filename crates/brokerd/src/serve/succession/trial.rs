@@ -19,6 +19,8 @@ use crate::failure::Failure;
 pub(in crate::serve) const TAKEOVER: &str = "--takeover";
 /// The option with which it is asked whether it would.
 const TRIAL: &str = "--takeover-trial";
+/// The option that names the configuration file.
+const CONFIG_OPTION: &str = "--config";
 /// The form of what is handed over. Additions to it do not change the number.
 const FORM: u32 = 1;
 /// How long it may take to answer.
@@ -61,22 +63,48 @@ pub(super) fn own_args() -> Vec<OsString> {
     std::env::args_os().skip(1).take_while(|arg| arg != TAKEOVER).collect()
 }
 
-/// Tries a program; the path to execute.
-pub(super) async fn run(spawner: &Spawner, program: &Path) -> Result<PathBuf, Unfit> {
-    if !program.is_absolute() {
-        return Err(Unfit::NotAbsolute);
-    }
+/// With the path of the configuration file absolute: the one argument that is a path to be read.
+fn with_absolute_config(args: Vec<OsString>) -> Vec<OsString> {
+    let absolute = |path: &str| std::path::absolute(path).map(PathBuf::into_os_string).ok();
+    let mut is_path = false;
+    args.into_iter()
+        .map(|arg| {
+            let was_path = std::mem::replace(&mut is_path, arg == CONFIG_OPTION);
+            let text = arg.to_str();
+            let changed = match text.and_then(|text| text.strip_prefix(CONFIG_OPTION)?.strip_prefix('=')) {
+                Some(path) => absolute(path).map(|path| {
+                    let mut whole = OsString::from(CONFIG_OPTION);
+                    whole.push("=");
+                    whole.push(path);
+                    whole
+                }),
+                None => text.filter(|_| was_path).and_then(absolute),
+            };
+            changed.unwrap_or(arg)
+        })
+        .collect()
+}
+
+/// The file that a path leads to, if it is one to execute.
+pub(super) fn look_at(program: &Path) -> Result<PathBuf, Unfit> {
     let facts = binary_facts(program, None);
     match facts.kind {
         PathKind::Missing => return Err(Unfit::Missing),
         PathKind::File if facts.executable => {}
         PathKind::File | PathKind::Other => return Err(Unfit::NotExecutable),
     }
-    if facts.foreign || facts.writable_by_others {
-        return Err(Unfit::Untrusted);
+    if facts.foreign || facts.writable_by_others { Err(Unfit::Untrusted) } else { Ok(facts.resolved) }
+}
+
+/// Tries a program; the path to execute.
+pub(super) async fn run(spawner: &Spawner, program: &Path) -> Result<PathBuf, Unfit> {
+    if !program.is_absolute() {
+        return Err(Unfit::NotAbsolute);
     }
-    let mut command = SpawnCommand::new(&facts.resolved);
-    command.args = own_args();
+    let program = look_at(program)?;
+    let mut command = SpawnCommand::new(&program);
+    // It stands elsewhere than this process.
+    command.args = with_absolute_config(own_args());
     command.args.extend([TRIAL.into(), FORM.to_string().into()]);
     command.parent_death = ParentDeath::Terminate;
     let child = spawner.spawn(command).await?;
@@ -88,7 +116,7 @@ pub(super) async fn run(spawner: &Spawner, program: &Path) -> Result<PathBuf, Un
     let exit = exit.map_err(Unfit::Wait)?;
     let words = child.stderr().last_lines(TOLD_LINES);
     if exit.is_success() && words.last() == Some(&consent()) {
-        Ok(facts.resolved)
+        Ok(program)
     } else {
         Err(Unfit::Unwilling { exit, words })
     }

@@ -81,7 +81,7 @@ impl ChildProcess {
     /// # Errors
     /// No descriptor is left.
     pub fn bequeath(&self) -> io::Result<ChildBequest> {
-        let said = self.stderr.last_lines(usize::MAX).join("\n");
+        let said = self.stderr.text();
         Ok(ChildBequest { pid: self.pid, stderr: self.pipe.try_clone()?, said })
     }
 

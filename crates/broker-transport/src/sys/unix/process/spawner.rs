@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use super::super::super::os::process::{Handle, Wake, own_exec_failure};
+use super::super::signals;
 use super::super::succession::become_successor;
 use super::child::{ChildProcess, kill_group};
 use super::exec::{REPORT_LEN, Stage, fork_and_exec};
@@ -206,7 +207,8 @@ impl Drop for Finish {
 }
 
 fn serve(spawner: &Spawner) {
-    block_all_signals();
+    // This thread handles no signal; and what it forks starts with all of them blocked.
+    signals::block_all_here();
     let mut orphans: Vec<Orphan> = Vec::new();
     loop {
         while let Some(request) = spawner.queue.next() {
@@ -307,17 +309,6 @@ fn exec_failure(program: &Path, error: &io::Error) -> ExecFailure {
         Some(Errno::NOEXEC) => ExecFailure::WrongFormat,
         Some(Errno::TXTBSY) => ExecFailure::Busy,
         _ => ExecFailure::Other,
-    }
-}
-
-/// This thread handles no signal; and what it forks starts with all of them blocked.
-fn block_all_signals() {
-    // SAFETY: the set is initialised by `sigfillset` before it is used, and only this thread's mask
-    // changes.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
 }
 
