@@ -180,6 +180,28 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
+fn an_empty_variable_is_taken_for_one_that_is_not_set() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let without = |command: &mut std::process::Command| {
+        command.env("RUNNING_PROCESS_SERVICE_DEF_DIR", "").env("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS", "");
+    };
+    let mut list = world.brokerd(&["service", "list", "--json"]);
+    without(&mut list);
+    let listed = broker_tests::Finished::of(&mut list);
+    assert!(listed.is_success() && listed.stdout.contains("\"cache\""), "{listed:?}");
+    let socket = world.socket();
+    let mut serve = world.brokerd(&["serve", "--socket", socket.to_str().unwrap()]);
+    without(&mut serve);
+    let broker = broker_tests::Daemon::start(&mut serve);
+    agreed(world.connect().say(&hello("cache", "1.0.0")));
+    let config = world.ask("config");
+    let limits = config.to_string();
+    assert!(!limits.contains("env:"), "nothing comes from an empty variable: {config}");
+    broker.stop();
+}
+
+#[test]
 fn the_json_log_is_one_object_a_line() {
     let world = World::new();
     world.define("cache", &[]);

@@ -4,11 +4,24 @@ use std::path::PathBuf;
 
 use crate::manifests::ManifestCommand;
 use broker_protocol::{BrokerInstance, ServiceName, Version};
-use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{BoolishValueParser, Resettable};
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::backend_arg::BackendArg;
 use crate::config::{CONFIG_VARIABLE, keys};
+
+/// The command line in this environment, where an empty variable says nothing: clients take it for unset, too.
+pub(crate) fn command() -> clap::Command {
+    without_empty_variables(Cli::command())
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let heed = |arg: Arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(Resettable::<clap::builder::OsStr>::Reset),
+        Some(_) | None => arg,
+    };
+    command.mut_args(heed).mut_subcommands(without_empty_variables)
+}
 
 /// Finds, starts and checks the right backend for every client, once for all tools.
 #[derive(Debug, Parser)]

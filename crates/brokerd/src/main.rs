@@ -23,12 +23,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker_protocol::wire::{AdminRequest, AdminVerb};
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use cli::{Cli, Command, ConfigCommand};
 use failure::Failure;
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = cli::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

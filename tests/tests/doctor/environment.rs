@@ -12,7 +12,7 @@ fn a_variable_that_is_wrong_is_told_and_mended_in_the_shell_that_has_it() {
             ("RUNNING_PROCESS_DISABLE", "0", "env.disable", "FAIL", "\"0\""),
             ("RUNNING_PROCESS_BROKER_CLIENT_TIMEOUT_MS", "soon", "env.client-timeout", "FAIL", "soon"),
             ("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS", "0", "env.hello-timeout", "FAIL", "\"0\""),
-            ("RUNNING_PROCESS_SERVICE_DEF_DIR", "", "env.service-def-dir", "FAIL", "empty"),
+            ("RUNNING_PROCESS_SERVICE_DEF_DIR", "services", "env.service-def-dir", "FAIL", "services"),
             ("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "yes", "env.allow-privileged", "WARN", "yes"),
             ("RUNNING_PROCESS_BROKER_V1_INSTANCE", "shared", "env.backend", "WARN", "V1_INSTANCE"),
             ("RUNNING_PROCESS_UNHEARD_OF_BY_ANYBODY", "1", "env.unknown", "WARN", "means nothing"),

@@ -67,7 +67,9 @@ pub(in crate::doctor) fn hello_timeout(_: &Facts) -> Finding {
     let keys::Number { least, most, default, .. } = keys::HELLO_TIMEOUT_MS;
     let variable = keys::HELLO_TIMEOUT_MS.key.env();
     let unset = mend::unset([variable]);
-    let Some(value) = value(variable) else { return Finding::pass(format!("not set: {default} ms")) };
+    let Some(value) = value(variable).filter(|value| !value.is_empty()) else {
+        return Finding::pass(format!("not set: {default} ms"));
+    };
     let millis = value.to_str().and_then(|text| text.parse().ok());
     match millis.filter(|millis| (least..=most).contains(millis)) {
         None => Finding::fail(
@@ -85,12 +87,8 @@ pub(in crate::doctor) fn hello_timeout(_: &Facts) -> Finding {
 
 pub(in crate::doctor) fn service_def_dir(_: &Facts) -> Finding {
     let unset = mend::unset([SERVICE_DEF_DIR_VARIABLE]);
-    match value(SERVICE_DEF_DIR_VARIABLE) {
+    match value(SERVICE_DEF_DIR_VARIABLE).filter(|value| !value.is_empty()) {
         None => Finding::pass("not set: definitions are at their usual place"),
-        Some(value) if value.is_empty() => Finding::fail(
-            "set, but empty: clients take it as unset, and `brokerd serve` refuses to begin",
-            unset,
-        ),
         Some(value) if !Path::new(&value).is_absolute() => Finding::fail(
             format!("expected an absolute path, got {value:?}"),
             std::path::absolute(&value)
