@@ -5,7 +5,7 @@
 //! ignored, a listener is given out once, and a descriptor that is no listening socket is left alone.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -18,6 +18,9 @@ pub const LISTEN_FD: i32 = 3;
 
 /// The name that a backend's listener has in `LISTEN_FDNAMES`.
 pub const LISTEN_NAME: &str = "backend";
+
+/// The name that a broker's listener has there.
+pub const BROKER_LISTEN_NAME: &str = "brokerd";
 
 /// Why a passed listener cannot be used.
 #[derive(Debug, Error)]
@@ -43,6 +46,22 @@ pub enum ActivationError {
         /// What it is.
         found: &'static str,
     },
+    /// Several were passed, and none of them has the right name.
+    #[error("expected one listener, or one that is named {name}, got {count}")]
+    Nameless {
+        /// The name.
+        name: &'static str,
+        /// How many were passed.
+        count: u32,
+    },
+    /// What was passed listens elsewhere.
+    #[error("expected a listener at {}, got one at {found}", expected.display())]
+    Elsewhere {
+        /// Where it should listen.
+        expected: PathBuf,
+        /// Where it does.
+        found: String,
+    },
     /// What was passed is no listener.
     #[error(transparent)]
     Listener(#[from] BindError),
@@ -57,8 +76,24 @@ pub enum ActivationError {
 /// # Errors
 /// [`ActivationError`].
 pub fn take_listener(path: Option<&Path>) -> Result<Option<BoundSocket>, ActivationError> {
-    match PassedListener::find(std::env::var_os::<&str>, std::process::id())? {
+    match Passed::find(std::env::var_os::<&str>, std::process::id(), LISTEN_NAME)?.for_a_backend() {
         Some(passed) => inherited::take_listener(passed, path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Takes the listener that a service manager has bound at `path` for this process, a broker; `None` when there
+/// is none.
+///
+/// It is the descriptor with the name `brokerd` in `LISTEN_FDNAMES`, or whatever its name the only one. The
+/// socket file stays on drop: it is the manager's.
+///
+/// # Errors
+/// [`ActivationError`].
+pub fn take_broker_listener(path: &Path) -> Result<Option<BoundSocket>, ActivationError> {
+    let passed = Passed::find(std::env::var_os::<&str>, std::process::id(), BROKER_LISTEN_NAME)?;
+    match passed.for_a_broker()? {
+        Some(passed) => inherited::take_listener_at(passed, path).map(Some),
         None => Ok(None),
     }
 }
@@ -96,10 +131,31 @@ impl PassedStream {
 pub(crate) struct PassedListener(i32);
 
 impl PassedListener {
+    pub(crate) const fn number(&self) -> i32 {
+        self.0
+    }
+}
+
+/// What the environment says was passed.
+#[derive(Debug, PartialEq, Eq)]
+enum Passed {
+    Nothing,
+    /// One has the name.
+    Named(PassedListener),
+    /// There is only this one, and it has no name.
+    Nameless(PassedListener),
+    /// There is only this one, and it has another name.
+    NamedOtherwise(PassedListener),
+    /// So many, and none has the name.
+    Several(u32),
+}
+
+impl Passed {
     fn find(
         variable: impl Fn(&'static str) -> Option<OsString>,
         own_pid: u32,
-    ) -> Result<Option<Self>, ActivationError> {
+        name: &str,
+    ) -> Result<Self, ActivationError> {
         let number = |name, expected| match variable(name) {
             None => Ok(None),
             Some(value) => match value.to_str().and_then(|text| text.parse::<u32>().ok()) {
@@ -108,20 +164,36 @@ impl PassedListener {
             },
         };
         if number("LISTEN_PID", "a process id")? != Some(own_pid) {
-            return Ok(None);
+            return Ok(Self::Nothing);
         }
         let count = number("LISTEN_FDS", "how many descriptors were passed")?.unwrap_or(0);
-        let Some(names) = variable("LISTEN_FDNAMES") else {
-            return Ok((count == 1).then_some(Self(LISTEN_FD)));
-        };
-        let names = names.as_encoded_bytes().split(|byte| *byte == b':');
-        let named = (LISTEN_FD..).zip(names).take(count as usize);
-        let mut backends = named.filter(|(_, name)| *name == LISTEN_NAME.as_bytes());
-        Ok(backends.next().map(|(number, _)| Self(number)))
+        let names = variable("LISTEN_FDNAMES");
+        let all = names.iter().flat_map(|names| names.as_encoded_bytes().split(|byte| *byte == b':'));
+        let mut named = (LISTEN_FD..).zip(all).take(count as usize).filter(|(_, of)| *of == name.as_bytes());
+        Ok(match (named.next(), count, &names) {
+            (Some((number, _)), ..) => Self::Named(PassedListener(number)),
+            (None, 0, _) => Self::Nothing,
+            (None, 1, None) => Self::Nameless(PassedListener(LISTEN_FD)),
+            (None, 1, Some(_)) => Self::NamedOtherwise(PassedListener(LISTEN_FD)),
+            (None, count, _) => Self::Several(count),
+        })
     }
 
-    pub(crate) const fn number(&self) -> i32 {
-        self.0
+    /// It is started by a broker, which gives names.
+    fn for_a_backend(self) -> Option<PassedListener> {
+        match self {
+            Self::Named(passed) | Self::Nameless(passed) => Some(passed),
+            Self::NamedOtherwise(_) | Self::Several(_) | Self::Nothing => None,
+        }
+    }
+
+    /// It is started by a service manager, which gives the name of a unit unless it is told another.
+    fn for_a_broker(self) -> Result<Option<PassedListener>, ActivationError> {
+        match self {
+            Self::Named(passed) | Self::Nameless(passed) | Self::NamedOtherwise(passed) => Ok(Some(passed)),
+            Self::Several(count) => Err(ActivationError::Nameless { name: BROKER_LISTEN_NAME, count }),
+            Self::Nothing => Ok(None),
+        }
     }
 }
 
@@ -131,11 +203,36 @@ mod tests {
 
     const OWN: u32 = 42;
 
-    fn find(variables: &[(&str, &str)]) -> Result<Option<i32>, ActivationError> {
+    fn passed(variables: &[(&str, &str)], name: &str) -> Result<Passed, ActivationError> {
         let lookup = |name: &'static str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         };
-        PassedListener::find(lookup, OWN).map(|passed| passed.map(|passed| passed.number()))
+        Passed::find(lookup, OWN, name)
+    }
+
+    fn find(variables: &[(&str, &str)]) -> Result<Option<i32>, ActivationError> {
+        let passed = passed(variables, LISTEN_NAME)?.for_a_backend();
+        Ok(passed.map(|passed| passed.number()))
+    }
+
+    #[test]
+    fn a_broker_takes_the_one_with_its_name_or_the_only_one_whatever_its_name() {
+        let find = |count: &str, names: &str| {
+            let all = [("LISTEN_PID", "42"), ("LISTEN_FDS", count), ("LISTEN_FDNAMES", names)];
+            let given = if names.is_empty() { &all[..2] } else { &all[..] };
+            let passed = passed(given, BROKER_LISTEN_NAME).unwrap().for_a_broker();
+            passed.map(|passed| passed.map(|passed| passed.number()))
+        };
+        for (count, names, number) in
+            [("1", "brokerd.socket", 3), ("1", "", 3), ("2", "http:brokerd", 4), ("2", "brokerd:brokerd", 3)]
+        {
+            assert_eq!(find(count, names).unwrap(), Some(number), "{count} {names}");
+        }
+        assert_eq!(find("0", "").unwrap(), None);
+        for names in ["http:https", ""] {
+            let error = find("2", names).unwrap_err().to_string();
+            assert!(error.contains("named brokerd, got 2"), "{error}");
+        }
     }
 
     #[test]

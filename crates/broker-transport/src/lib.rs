@@ -22,6 +22,7 @@ pub mod probe;
 pub mod process;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
+pub mod service_manager;
 #[cfg(feature = "tokio")]
 pub mod stop_requests;
 pub mod stream;

@@ -48,7 +48,7 @@ pub(crate) use self::os::sandbox;
 pub use self::os::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use self::os::{
     PLATFORM, connections, detach, files, held_locks, identity, inherited, limits, listener, lock, memory,
-    private_dir, program, stream,
+    private_dir, program, service_manager, stream,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use self::os::{passing, process, stop_requests, succession};

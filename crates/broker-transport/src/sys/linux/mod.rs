@@ -22,7 +22,7 @@ use rustix::fs::OFlags;
 pub(crate) use self::network_fs::network_filesystem;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use super::unix::{
-    detach, files, inherited, limits, listener, lock, private_dir, program, stream,
+    detach, files, inherited, limits, listener, lock, private_dir, program, service_manager, stream,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use super::unix::{passing, stop_requests, succession};

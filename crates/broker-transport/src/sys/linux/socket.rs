@@ -3,12 +3,17 @@
 //! Invariant: every descriptor made here is close-on-exec and, but for a peer's pidfd, non-blocking
 //! from the start.
 
+use std::ffi::OsStr;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::num::NonZeroU32;
 #[cfg(feature = "tokio")]
 use std::os::fd::FromRawFd;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::SocketAddr;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -42,6 +47,14 @@ pub(crate) fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 #[cfg(feature = "tokio")]
 pub(crate) fn accept(listener: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     rustix::net::accept_with(listener, FLAGS)
+}
+
+/// The address that a name stands for: a path, or an abstract one that begins with `@`.
+pub(crate) fn address_of(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(name),
+    }
 }
 
 /// Whether `listen` was called on a stream socket.

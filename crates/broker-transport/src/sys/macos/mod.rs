@@ -27,7 +27,7 @@ pub(crate) use super::locks_by_entry as held_locks;
 pub(crate) use super::no_sandbox as sandbox;
 pub use super::unix::{AsDescriptor, BorrowedDescriptor, OwnedDescriptor};
 pub(crate) use super::unix::{
-    detach, files, inherited, limits, listener, lock, private_dir, program, stream,
+    detach, files, inherited, limits, listener, lock, private_dir, program, service_manager, stream,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use super::unix::{passing, stop_requests, succession};

@@ -3,10 +3,12 @@
 //! Invariant: every descriptor made here is close-on-exec and non-blocking when it is handed out. macOS
 //! cannot do that in one call, so a fork in between could leak one: children close what is not theirs.
 
+use std::ffi::OsStr;
 use std::io;
 use std::mem::size_of;
 use std::num::NonZeroU32;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::SocketAddr;
 
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -46,6 +48,11 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let socket = rustix::net::accept(listener)?;
     prepare(&socket)?;
     Ok(socket)
+}
+
+/// The address that a name stands for: a path, as there are no others.
+pub(crate) fn address_of(name: &OsStr) -> io::Result<SocketAddr> {
+    SocketAddr::from_pathname(name)
 }
 
 /// Whether `listen` was called on a stream socket, as far as can be told: macOS declares `SO_ACCEPTCONN`

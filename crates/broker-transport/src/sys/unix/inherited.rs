@@ -3,13 +3,15 @@
 //! Invariant: a number becomes an owned descriptor only after it was seen to be what it should be, so
 //! a false promise in the environment never closes a descriptor that is somebody else's.
 
+use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::FdFlags;
-use rustix::net::{SocketType, sockopt};
+use rustix::net::{SocketAddrUnix, SocketType, sockopt};
 
 use super::super::os;
 use super::listener::check_listens;
@@ -35,6 +37,33 @@ pub(crate) fn take_listener(
             Err(error.into())
         }
     }
+}
+
+/// The socket file is nobody's here.
+pub(crate) fn take_listener_at(passed: PassedListener, path: &Path) -> Result<BoundSocket, ActivationError> {
+    let socket = take_listener(passed, None)?;
+    let address = rustix::net::getsockname(&socket).map_err(|errno| BindError::Io {
+        operation: "find out the address of",
+        path: path.to_path_buf(),
+        source: errno.into(),
+    })?;
+    let address = SocketAddrUnix::try_from(address).ok();
+    let found = address
+        .as_ref()
+        .and_then(SocketAddrUnix::path_bytes)
+        .map(|bytes| Path::new(OsStr::from_bytes(bytes)));
+    match found {
+        Some(found) if is_same(found, path) => Ok(socket),
+        found => {
+            let found = found.map_or_else(|| "no path".to_owned(), |found| found.display().to_string());
+            Err(ActivationError::Elsewhere { expected: path.to_path_buf(), found })
+        }
+    }
+}
+
+/// Whether these lead to one file, though one of them goes through a link.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 fn claim(number: i32) -> Result<OwnedFd, BindError> {

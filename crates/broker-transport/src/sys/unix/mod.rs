@@ -19,6 +19,7 @@ pub(crate) mod private_dir;
 #[cfg(feature = "tokio")]
 pub(crate) mod process;
 pub(crate) mod program;
+pub(crate) mod service_manager;
 pub(crate) mod signals;
 mod socket;
 #[cfg(feature = "tokio")]

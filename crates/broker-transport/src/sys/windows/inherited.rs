@@ -35,6 +35,11 @@ pub(crate) fn take_listener(
     Err(BindError::Io { operation, path: shown.to_path_buf(), source }.into())
 }
 
+/// Fails, too.
+pub(crate) fn take_listener_at(passed: PassedListener, path: &Path) -> Result<BoundSocket, ActivationError> {
+    take_listener(passed, Some(path))
+}
+
 pub(crate) fn take_parent_stream(passed: PassedStream) -> Result<OwnedHandle, ActivationError> {
     if IS_STREAM_TAKEN.swap(true, Ordering::Relaxed) {
         return Err(ActivationError::Taken);

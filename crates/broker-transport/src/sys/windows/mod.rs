@@ -28,6 +28,7 @@ pub(crate) mod private_dir;
 pub(crate) mod process;
 pub(crate) mod program;
 mod security;
+pub(crate) mod service_manager;
 #[cfg(feature = "tokio")]
 pub(crate) mod stop_requests;
 pub(crate) mod stream;
