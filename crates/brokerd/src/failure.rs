@@ -3,6 +3,10 @@
 use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 
+use broker_transport::service_manager;
+
+use crate::{journal, output};
+
 /// Refused, or unhealthy.
 pub(crate) const EXIT_REFUSED: u8 = 1;
 /// The command line, or a file it names, is wrong.
@@ -39,6 +43,13 @@ impl Failure {
     pub(crate) fn next(mut self, advice: impl Into<String>) -> Self {
         self.next = Some(advice.into());
         self
+    }
+
+    /// Tells a person, who may not be there any more.
+    pub(crate) fn tell(&self) {
+        let text = format!("{self}\n");
+        let is_journal = service_manager::logs_to_journal();
+        output::for_people(&if is_journal { journal::lines(journal::ERROR, &text) } else { text });
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {

@@ -13,6 +13,7 @@ mod diagnose;
 mod doctor;
 mod failure;
 mod hello;
+mod journal;
 mod manifests;
 mod output;
 mod redact;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     counted(|| match run(cli.command, &matches) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("{failure}");
+            failure.tell();
             failure.exit_code()
         }
     })

@@ -21,6 +21,11 @@ pub(crate) fn text_out(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Says something to a person, on standard error.
+pub(crate) fn for_people(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Where a broker listens, or why nobody can tell.
 pub(crate) fn broker_endpoint_text(instance: &BrokerInstance) -> String {
     match broker_transport::endpoint::broker_endpoint(instance) {

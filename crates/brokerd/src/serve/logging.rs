@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use broker_transport::service_manager;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
@@ -12,6 +13,7 @@ use super::settings::{Source, Sourced};
 use crate::cli::LogFormat;
 use crate::config::keys::LEVEL_VARIABLE;
 use crate::failure::Failure;
+use crate::journal::Journal;
 
 /// Changes the level of a log that is being written.
 #[derive(Clone, Debug)]
@@ -27,7 +29,7 @@ impl Level {
     }
 }
 
-/// Begins to log; `NO_COLOR` takes the colours out.
+/// Begins to log; `NO_COLOR` takes the colours out. The journal gets priorities in place of what it knows itself.
 ///
 /// # Errors
 /// The level holds something else than levels.
@@ -38,6 +40,14 @@ pub(super) fn start(format: LogFormat, level: &Sourced<String>) -> Result<Level,
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(is_colourful);
     // It fails only where somebody logs already.
     let _ = match format {
+        LogFormat::Text if service_manager::logs_to_journal() => {
+            let layer = fmt::layer().with_writer(Journal).with_ansi(false).without_time();
+            registry().with(layer.with_target(false).with_level(false).with_filter(levels)).try_init()
+        }
+        LogFormat::Json if service_manager::logs_to_journal() => {
+            let layer = fmt::layer().with_writer(Journal).with_ansi(false);
+            registry().with(layer.json().flatten_event(true).with_filter(levels)).try_init()
+        }
         LogFormat::Text => registry().with(layer.with_target(false).with_filter(levels)).try_init(),
         LogFormat::Json => registry().with(layer.json().flatten_event(true).with_filter(levels)).try_init(),
     };

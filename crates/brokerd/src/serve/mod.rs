@@ -16,6 +16,7 @@ mod facts;
 mod handoff;
 mod leftovers;
 mod logging;
+mod manager;
 mod ownership;
 pub(crate) mod place;
 mod records;
@@ -43,6 +44,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use self::clock::Clock;
 use self::entropy::SystemEntropy;
 use self::event_log::EventLog;
+use self::manager::Manager;
 use self::place::Place;
 use self::records::Records;
 use self::reload::{Configuration, Setup};
@@ -112,6 +114,7 @@ fn run_loop(
     stop_requests::block_here();
     // There is only the spawner's thread beside this one by now. All that follow are started by this one, or by
     // one that was.
+    let manager = Manager::connect();
     confinement::confine(&setup.settings)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -135,7 +138,10 @@ fn run_loop(
             None => _ = adoption::begin(&shell).await,
         }
         tokio::task::spawn_local(reload::whenever_asked(Rc::clone(&shell), reload));
+        let manager = Rc::new(manager);
+        tokio::task::spawn_local(Rc::clone(&manager).keep_told(Rc::clone(&shell)));
         let exit = serve(&shell, &listener, stop).await;
+        manager.stopping();
         shell.moves().forget_endpoint();
         if exit == Ended::Drained {
             finish(&shell, listener).await;
@@ -246,8 +252,9 @@ async fn accept(shell: &Rc<Shell>, listener: &Listener) {
 
 /// Answers those who got in while it was still open, and leaves nothing behind.
 async fn finish(shell: &Rc<Shell>, listener: Rc<Listener>) {
-    // Those that queue right now, not whoever comes meanwhile.
-    for _ in 0..DEFAULT_BACKLOG {
+    // Those that queue right now, not whoever comes meanwhile. Where the socket stays, its owner has them served.
+    let queue = if listener.bound().path().is_some() { DEFAULT_BACKLOG } else { 0 };
+    for _ in 0..queue {
         match listener.try_accept() {
             Ok(Some(accepted)) => shell.take_in(accepted),
             Ok(None) | Err(_) => break,

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use broker_transport::activation::{self, ActivationError};
 use broker_transport::listener::{BindError, BindOptions, BoundSocket, Listener};
 use broker_transport::lock::{InstanceLock, LockError};
 use broker_transport::{endpoint, identity, private_dir};
@@ -96,13 +97,10 @@ impl Place {
             }
             LockError::NotAFile { .. } | LockError::Io { .. } => Failure::refused(error).next(ELSEWHERE),
         })?;
-        let socket = bind(&path).map_err(|error| match error {
-            BindError::InUse { .. } => already_running(&error.to_string()),
-            BindError::NotASocket { .. }
-            | BindError::TooLong { .. }
-            | BindError::NotAListener { .. }
-            | BindError::Io { .. } => Failure::refused(error).next(ELSEWHERE),
-        })?;
+        let socket = match passed(&path)? {
+            Some(socket) => socket,
+            None => bind(&path)?,
+        };
         Ok(Self { socket, path, lock })
     }
 
@@ -125,7 +123,7 @@ impl Place {
 
 /// Binds the endpoint, whose lock is ours. What has held that, or was just forked by it, may still be ending: its
 /// descriptors are closed one after the other.
-fn bind(path: &Path) -> Result<BoundSocket, BindError> {
+fn bind_patiently(path: &Path) -> Result<BoundSocket, BindError> {
     let deadline = Instant::now() + OUTLIVES_LOCK;
     loop {
         match BoundSocket::bind(path, &BindOptions::default()) {
@@ -133,6 +131,45 @@ fn bind(path: &Path) -> Result<BoundSocket, BindError> {
             bound => return bound,
         }
     }
+}
+
+fn bind(path: &Path) -> Result<BoundSocket, Failure> {
+    bind_patiently(path).map_err(|error| match error {
+        BindError::InUse { .. } => already_running(&error.to_string()),
+        BindError::NotASocket { .. }
+        | BindError::TooLong { .. }
+        | BindError::NotAListener { .. }
+        | BindError::Io { .. } => Failure::refused(error).next(ELSEWHERE),
+    })
+}
+
+/// The listener that the service manager has bound and keeps; its file is not removed here.
+fn passed(path: &Path) -> Result<Option<BoundSocket>, Failure> {
+    let failure = |error: &ActivationError| {
+        Failure::refused(format!("cannot serve the listener that was passed by LISTEN_FDS: {error}"))
+    };
+    let taken = match activation::take_broker_listener(path) {
+        // Whomever it names, it is not this process.
+        Err(error @ ActivationError::NotANumber { variable: "LISTEN_PID", .. }) => {
+            tracing::warn!(%error, "what was passed is left alone");
+            Ok(None)
+        }
+        taken => taken,
+    };
+    taken.map_err(|error| match &error {
+        ActivationError::Elsewhere { found, .. } => failure(&error).next(format!(
+            "set ListenStream= of the socket unit to {}, or serve with --socket {found}",
+            path.display()
+        )),
+        ActivationError::Nameless { name, .. } => {
+            failure(&error).next(format!("set FileDescriptorName={name} in the socket unit of the broker"))
+        }
+        ActivationError::NotANumber { .. }
+        | ActivationError::Taken
+        | ActivationError::NotTheParents { .. }
+        | ActivationError::Listener(_) => failure(&error)
+            .next("unset LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES to have the broker bind its own"),
+    })
 }
 
 fn already_running(what: &str) -> Failure {

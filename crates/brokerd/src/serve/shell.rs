@@ -85,6 +85,7 @@ pub(super) struct Shell {
     in_flight: Cell<usize>,
     all_answered: Notify,
     stop: Notify,
+    drain_begun: Notify,
     moves: Moves,
 }
 
@@ -121,6 +122,7 @@ impl Shell {
             in_flight: Cell::new(0),
             all_answered: Notify::new(),
             stop: Notify::new(),
+            drain_begun: Notify::new(),
             moves: Moves::default(),
         })
     }
@@ -172,6 +174,9 @@ impl Shell {
 
     /// Tells the broker what happened.
     pub(super) fn tell(self: &Rc<Self>, input: Input) {
+        if matches!(input, Input::Drain { .. }) {
+            self.drain_begun.notify_one();
+        }
         self.call(|broker, now| broker.handle(now, input));
     }
 
@@ -467,6 +472,11 @@ impl Shell {
                 "answers were still being written when the broker ended"
             );
         }
+    }
+
+    /// Waits until the broker is told to drain.
+    pub(super) async fn drain_begun(&self) {
+        self.drain_begun.notified().await;
     }
 
     /// Waits until the broker wants the daemon to end.

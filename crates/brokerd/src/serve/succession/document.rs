@@ -51,6 +51,9 @@ pub(super) struct Document {
     pub(super) instance: String,
     #[prost(bool, tag = "10")]
     pub(super) serves_every_domain: bool,
+    /// Whether the socket was bound by somebody else, who keeps it.
+    #[prost(bool, tag = "11")]
+    pub(super) is_socket_passed: bool,
 }
 
 /// A backend that was started.
@@ -230,6 +233,7 @@ impl Document {
             backends,
             dialled,
             clients: Vec::new(),
+            is_socket_passed: shell.moves().is_socket_passed(),
         })
     }
 

@@ -64,6 +64,11 @@ impl Moves {
         self.is_under_way.get()
     }
 
+    /// Whether somebody else has bound where the broker listens, and keeps the socket.
+    pub(super) fn is_socket_passed(&self) -> bool {
+        self.endpoint.borrow().as_ref().is_some_and(|(listener, _)| listener.bound().path().is_none())
+    }
+
     /// Begins a succession; `None` where one is under way.
     pub(super) fn begin(&self, shell: &Rc<Shell>) -> Option<UnderWay> {
         (!self.is_under_way.replace(true)).then(|| UnderWay(Rc::clone(shell)))

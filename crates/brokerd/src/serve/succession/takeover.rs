@@ -73,7 +73,9 @@ impl Takeover {
             return Err(failure(&"neither a listener nor a lock was left"));
         };
         drop(first);
-        let socket = BoundSocket::from_listen_fd(listener, Some(&path)).map_err(|error| failure(&error))?;
+        // The file of a socket that was passed to the predecessor is its owner's.
+        let own = (!self.document.is_socket_passed).then_some(&*path);
+        let socket = BoundSocket::from_listen_fd(listener, own).map_err(|error| failure(&error))?;
         let lock_path = endpoint::lock_path(&path).map_err(|error| failure(&error))?;
         let lock = InstanceLock::from_descriptor(lock, &lock_path, &path.to_string_lossy())
             .map_err(|error| failure(&error))?;
