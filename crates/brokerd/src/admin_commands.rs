@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker_client::AdminError;
-use broker_protocol::wire::{AdminReply, AdminRequest, AdminVerb};
+use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
+use serde_json::json;
 
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
@@ -20,16 +21,29 @@ pub(crate) fn socket(args: &AdminArgs) -> Result<PathBuf, Failure> {
 }
 
 /// Asks for `verb` with nothing more to say.
-pub(crate) fn ask(verb: AdminVerb, args: &AdminArgs) -> Result<ExitCode, Failure> {
-    send(AdminRequest { verb: verb.into(), ..AdminRequest::default() }, args)
+pub(crate) fn ask(command: &'static str, verb: AdminVerb, args: &AdminArgs) -> Result<ExitCode, Failure> {
+    send(command, AdminRequest { verb: verb.into(), ..AdminRequest::default() }, args)
 }
 
-/// Sends a request and prints the answer.
-pub(crate) fn send(request: AdminRequest, args: &AdminArgs) -> Result<ExitCode, Failure> {
+/// Sends a request and prints the answer. What the broker says as text is wrapped where JSON is wanted.
+pub(crate) fn send(
+    command: &'static str,
+    request: AdminRequest,
+    args: &AdminArgs,
+) -> Result<ExitCode, Failure> {
     let reply = exchange(&AdminRequest { json: args.json, ..request }, args)?;
-    output::text_out(&reply.body);
-    if !reply.body.ends_with('\n') {
-        output::text_out("\n");
+    if args.json && reply.kind != i32::from(AdminReplyKind::Json) {
+        let answer = json!({
+            "ok": reply.exit_code == 0,
+            "content_type": reply.content_type,
+            "text": reply.body,
+        });
+        output::json_answer(command, &answer);
+    } else {
+        output::text_out(&reply.body);
+        if !reply.body.ends_with('\n') {
+            output::text_out("\n");
+        }
     }
     Ok(ExitCode::from(u8::try_from(reply.exit_code).unwrap_or(1)))
 }

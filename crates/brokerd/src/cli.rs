@@ -47,7 +47,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Manifest(ManifestCommand),
     /// Show a whole round on this machine: start, Hello, refusal, shutdown
-    Demo,
+    Demo {
+        /// Print JSON once it is over
+        #[arg(long)]
+        json: bool,
+    },
     /// The backend of the demo
     #[command(hide = true)]
     DemoBackend,
@@ -148,7 +152,7 @@ pub(crate) struct AdminArgs {
     /// Its socket, where it does not listen at the instance's usual place
     #[arg(long, value_name = "PATH", conflicts_with = "instance")]
     pub(crate) socket: Option<PathBuf>,
-    /// Print JSON where there is a text form too
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -14,10 +14,12 @@ use broker_client::{
 };
 use broker_protocol::wire::{AdminRequest, AdminVerb};
 use broker_transport::endpoint::{self, Platform};
+use serde::Serialize;
 
 use crate::config::CONFIG_VARIABLE;
 use crate::config::keys::ENTRIES;
 use crate::failure::Failure;
+use crate::output;
 
 /// The lane of the demo's own conversation: private use.
 const LANE: PayloadProtocol = PayloadProtocol::new(0xF0DE);
@@ -31,6 +33,7 @@ struct Stage {
     program: PathBuf,
     dir: tempfile::TempDir,
     broker: Option<Child>,
+    is_silent: bool,
 }
 
 impl Drop for Stage {
@@ -43,8 +46,8 @@ impl Drop for Stage {
     }
 }
 
-/// Shows the round.
-pub(crate) fn run() -> Result<ExitCode, Failure> {
+/// Shows the round, or tells of it once it is over.
+pub(crate) fn run(wants_json: bool) -> Result<ExitCode, Failure> {
     match broker_is_enabled() {
         Ok(true) => {}
         Ok(false) => {
@@ -53,75 +56,128 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
         }
         Err(error) => return Err(Failure::usage(error)),
     }
-    let mut stage = Stage::set()?;
-    println!("A private directory: {}", stage.dir.path().display());
-    if broker_transport::identity::is_privileged() {
-        println!("(as a privileged user, which `brokerd serve` would refuse; here nobody else gets in)");
+    let mut stage = Stage::set(wants_json)?;
+    let told = stage.play()?;
+    if wants_json {
+        output::json_answer("demo", &told);
     }
-
-    println!("\n1. Say which services there are:");
-    let program = stage.program.display().to_string();
-    stage.shown(&[
-        "service",
-        "add",
-        "demo",
-        "--binary",
-        &program,
-        "--min-version",
-        "1.2.0",
-        "--label",
-        "spawn.args=demo-backend",
-    ])?;
-
-    println!("\n2. Run a broker:");
-    stage.serve()?;
-
-    println!("\n3. A client says Hello, in version 1.4.2:");
-    let begun = Instant::now();
-    let agreement = stage.hello("demo", "1.4.2").map_err(Failure::refused)?;
-    println!("   Negotiated: version {} at {}", agreement.daemon_version, agreement.backend_pipe.display());
-    println!("   (the broker started it: {} ms)", begun.elapsed().as_millis());
-    let begun = Instant::now();
-    stage.hello("demo", "1.4.2").map_err(Failure::refused)?;
-    println!("   and again, now that it runs: {} us", begun.elapsed().as_micros());
-
-    println!("\n4. The client talks to the backend itself:");
-    println!("   it answers: {}", stage.talk("good day")?);
-
-    println!("\n5. The next ones are passed on; from the second on, the request travels with the Hello:");
-    let connector = Connector::new(wanted("demo", "1.4.2")).broker(stage.socket());
-    let connector = connector.timeout(PATIENCE).with_handoff();
-    for round in ["first", "then"] {
-        let begun = Instant::now();
-        let (session, answer) = blocking::Session::connect_with_request(&connector, LANE, "good day")
-            .map_err(Failure::refused)?;
-        let took = begun.elapsed().as_micros();
-        let way = if session.origin() == Origin::Handoff { "adopted" } else { "dialled" };
-        println!("   {round} ({way}, {took} us): {}", String::from_utf8_lossy(&answer));
-    }
-
-    println!("\n6. Others are told why not, and what to do:");
-    for (service, version) in [("unknown", "1.0.0"), ("demo", "1.1.9")] {
-        match stage.hello(service, version) {
-            Err(HelloError::Refused(refused)) => {
-                let code = refused.kind.code();
-                let code = broker_protocol::wire::ErrorCode::try_from(code).unwrap_or_default();
-                println!("   Refused ({}): {}", code.as_str_name(), refused.reason);
-            }
-            Err(error) => return Err(Failure::refused(error)),
-            Ok(_) => return Err(Failure::refused(format!("{service} {version} was not refused"))),
-        }
-    }
-
-    println!("\n7. Look at it:");
-    let socket = stage.socket().display().to_string();
-    stage.shown(&["status", "--socket", &socket])?;
-
-    println!("\n8. End it:");
-    stage.shut_down()?;
-    println!("   drained; backend, socket and lock are gone");
-    println!("\nNext: `brokerd service add NAME --binary PATH`, then `brokerd serve`.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the round has shown. Keys are stable.
+#[derive(Serialize)]
+struct Told {
+    directory: String,
+    backend_pipe: String,
+    started_in_ms: u128,
+    found_in_us: u128,
+    answer: String,
+    handoffs: Vec<Handoff>,
+    refusals: Vec<Refusal>,
+}
+
+#[derive(Serialize)]
+struct Handoff {
+    adopted: bool,
+    took_us: u128,
+    answer: String,
+}
+
+#[derive(Serialize)]
+struct Refusal {
+    service: &'static str,
+    version: &'static str,
+    code: &'static str,
+    reason: String,
+}
+
+impl Stage {
+    fn play(&mut self) -> Result<Told, Failure> {
+        self.say(format_args!("A private directory: {}", self.dir.path().display()));
+        if broker_transport::identity::is_privileged() {
+            self.say(format_args!(
+                "(as a privileged user, which `brokerd serve` would refuse; here nobody else gets in)"
+            ));
+        }
+
+        self.say(format_args!("\n1. Say which services there are:"));
+        let program = self.program.display().to_string();
+        let add = ["service", "add", "demo", "--binary", &program];
+        self.shown(&[&add[..], &["--min-version", "1.2.0", "--label", "spawn.args=demo-backend"]].concat())?;
+
+        self.say(format_args!("\n2. Run a broker:"));
+        self.serve()?;
+
+        self.say(format_args!("\n3. A client says Hello, in version 1.4.2:"));
+        let begun = Instant::now();
+        let agreement = self.hello("demo", "1.4.2").map_err(Failure::refused)?;
+        let started_in_ms = begun.elapsed().as_millis();
+        let backend_pipe = agreement.backend_pipe.display().to_string();
+        self.say(format_args!("   Negotiated: version {} at {backend_pipe}", agreement.daemon_version));
+        self.say(format_args!("   (the broker started it: {started_in_ms} ms)"));
+        let begun = Instant::now();
+        self.hello("demo", "1.4.2").map_err(Failure::refused)?;
+        let found_in_us = begun.elapsed().as_micros();
+        self.say(format_args!("   and again, now that it runs: {found_in_us} us"));
+
+        self.say(format_args!("\n4. The client talks to the backend itself:"));
+        let answer = self.talk("good day")?;
+        self.say(format_args!("   it answers: {answer}"));
+
+        let heading =
+            "5. The next ones are passed on; from the second on, the request travels with the Hello:";
+        self.say(format_args!("\n{heading}"));
+        let handoffs = self.pass_on()?;
+
+        self.say(format_args!("\n6. Others are told why not, and what to do:"));
+        let refusals = self.be_refused()?;
+
+        self.say(format_args!("\n7. Look at it:"));
+        let socket = self.socket().display().to_string();
+        self.shown(&["status", "--socket", &socket])?;
+
+        self.say(format_args!("\n8. End it:"));
+        self.shut_down()?;
+        self.say(format_args!("   drained; backend, socket and lock are gone"));
+        self.say(format_args!("\nNext: `brokerd service add NAME --binary PATH`, then `brokerd serve`."));
+        let directory = self.dir.path().display().to_string();
+        Ok(Told { directory, backend_pipe, started_in_ms, found_in_us, answer, handoffs, refusals })
+    }
+
+    fn pass_on(&self) -> Result<Vec<Handoff>, Failure> {
+        let connector = Connector::new(wanted("demo", "1.4.2")).broker(self.socket());
+        let connector = connector.timeout(PATIENCE).with_handoff();
+        let mut handoffs = Vec::new();
+        for round in ["first", "then"] {
+            let begun = Instant::now();
+            let (session, answer) = blocking::Session::connect_with_request(&connector, LANE, "good day")
+                .map_err(Failure::refused)?;
+            let took_us = begun.elapsed().as_micros();
+            let adopted = session.origin() == Origin::Handoff;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            let way = if adopted { "adopted" } else { "dialled" };
+            self.say(format_args!("   {round} ({way}, {took_us} us): {answer}"));
+            handoffs.push(Handoff { adopted, took_us, answer });
+        }
+        Ok(handoffs)
+    }
+
+    fn be_refused(&self) -> Result<Vec<Refusal>, Failure> {
+        let mut refusals = Vec::new();
+        for (service, version) in [("unknown", "1.0.0"), ("demo", "1.1.9")] {
+            match self.hello(service, version) {
+                Err(HelloError::Refused(refused)) => {
+                    let code = broker_protocol::wire::ErrorCode::try_from(refused.kind.code());
+                    let code = code.unwrap_or_default().as_str_name();
+                    self.say(format_args!("   Refused ({code}): {}", refused.reason));
+                    refusals.push(Refusal { service, version, code, reason: refused.reason.to_string() });
+                }
+                Err(error) => return Err(Failure::refused(error)),
+                Ok(_) => return Err(Failure::refused(format!("{service} {version} was not refused"))),
+            }
+        }
+        Ok(refusals)
+    }
 }
 
 /// Where temporary files go, unless the sockets of backends would get too long a path there.
@@ -143,12 +199,19 @@ fn place() -> PathBuf {
 }
 
 impl Stage {
-    fn set() -> Result<Self, Failure> {
+    fn set(is_silent: bool) -> Result<Self, Failure> {
         let failed = |what: &str, error: std::io::Error| Failure::refused(format!("{what}: {error}"));
         let program = std::env::current_exe().map_err(|error| failed("cannot find this program", error))?;
         let dir = tempfile::Builder::new().prefix("rpdemo").tempdir_in(place());
         let dir = dir.map_err(|error| failed("cannot make a directory for the demo", error))?;
-        Ok(Self { program, dir, broker: None })
+        Ok(Self { program, dir, broker: None, is_silent })
+    }
+
+    /// Says something, unless JSON is wanted.
+    fn say(&self, text: std::fmt::Arguments<'_>) {
+        if !self.is_silent {
+            output::line(text);
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -183,12 +246,12 @@ impl Stage {
 
     /// Runs a command as the reader would, and shows what it prints.
     fn shown(&self, arguments: &[&str]) -> Result<(), Failure> {
-        println!("   $ brokerd {}", arguments.join(" "));
+        self.say(format_args!("   $ brokerd {}", arguments.join(" ")));
         let output = self.command(arguments).output();
         let output = output
             .map_err(|error| Failure::refused(format!("cannot run {}: {error}", self.program.display())))?;
         for line in String::from_utf8_lossy(&output.stdout).lines() {
-            println!("   {line}");
+            self.say(format_args!("   {line}"));
         }
         if output.status.success() {
             Ok(())
@@ -200,7 +263,7 @@ impl Stage {
     fn serve(&mut self) -> Result<(), Failure> {
         let socket = self.socket();
         let arguments = ["serve", "--socket", &socket.display().to_string()];
-        println!("   $ brokerd {} &", arguments.join(" "));
+        self.say(format_args!("   $ brokerd {} &", arguments.join(" ")));
         let child = self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.broker =
             Some(child.map_err(|error| Failure::refused(format!("cannot start a broker: {error}")))?);

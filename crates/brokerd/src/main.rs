@@ -1,6 +1,8 @@
 //! `brokerd`: the daemon and its command line.
 
 #![forbid(unsafe_code)]
+// They panic where nobody reads any more; `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
 mod admin_commands;
@@ -52,7 +54,7 @@ fn counted(run: impl FnOnce() -> ExitCode) -> ExitCode {
 fn counted(run: impl FnOnce() -> ExitCode) -> ExitCode {
     let mut code = ExitCode::FAILURE;
     let counted = allocation_counter::measure(|| code = run());
-    eprintln!("allocations: {}", counted.count_total);
+    output::for_people(&format!("allocations: {}\n", counted.count_total));
     code
 }
 
@@ -66,21 +68,21 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Hello(args) => hello::run(&args),
         Command::Service(command) => service::run(command).map(|()| ExitCode::SUCCESS),
         Command::Manifest(command) => manifests::run(command),
-        Command::Demo => demo::run(),
+        Command::Demo { json } => demo::run(json),
         Command::DemoBackend => demo::backend(),
-        Command::Status(args) => ask(AdminVerb::Status, &args),
+        Command::Status(args) => ask("status", AdminVerb::Status, &args),
         Command::Doctor(args) => Ok(doctor::run(args)),
-        Command::Dump(args) => ask(AdminVerb::Dump, &args),
-        Command::ListInstances(args) => ask(AdminVerb::ListInstances, &args),
-        Command::Healthz(args) => ask(AdminVerb::Healthz, &args),
-        Command::Readyz(args) => ask(AdminVerb::Readyz, &args),
+        Command::Dump(args) => ask("dump", AdminVerb::Dump, &args),
+        Command::ListInstances(args) => ask("list-instances", AdminVerb::ListInstances, &args),
+        Command::Healthz(args) => ask("healthz", AdminVerb::Healthz, &args),
+        Command::Readyz(args) => ask("readyz", AdminVerb::Readyz, &args),
         Command::BackendHealth { service, admin } => {
             let request = AdminRequest {
                 verb: AdminVerb::BackendHealth.into(),
                 service_name: service.to_string(),
                 ..AdminRequest::default()
             };
-            admin_commands::send(request, &admin)
+            admin_commands::send("backend-health", request, &admin)
         }
         Command::ReleaseHandles { service, path, admin } => {
             let path = path.map(std::path::absolute).transpose().map_err(Failure::usage)?;
@@ -90,14 +92,14 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
                 release_handles: Some(path),
                 ..AdminRequest::default()
             };
-            admin_commands::send(request, &admin)
+            admin_commands::send("release-handles", request, &admin)
         }
         Command::Config(args) => match args.command {
             Some(ConfigCommand::Check(args)) => config::check::run(&args),
-            None => ask(AdminVerb::Config, &args.admin),
+            None => ask("config", AdminVerb::Config, &args.admin),
         },
         Command::Diagnose { output, admin } => diagnose::command::run(output, &admin),
-        Command::Metrics(args) => ask(AdminVerb::Metrics, &args),
+        Command::Metrics(args) => ask("metrics", AdminVerb::Metrics, &args),
         Command::Upgrade { binary, admin } => {
             let binary = match binary {
                 Some(path) => std::path::absolute(path),
@@ -105,7 +107,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             };
             let binary = utf8(binary.map_err(Failure::usage)?)?;
             let request = AdminRequest { upgrade_to: Some(binary), ..AdminRequest::default() };
-            admin_commands::send(request, &admin)
+            admin_commands::send("upgrade", request, &admin)
         }
         Command::Shutdown { drain_ms, admin } => {
             let request = AdminRequest {
@@ -113,7 +115,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
                 drain_deadline_ms: drain_ms.unwrap_or_default(),
                 ..AdminRequest::default()
             };
-            admin_commands::send(request, &admin)
+            admin_commands::send("shutdown", request, &admin)
         }
     }
 }

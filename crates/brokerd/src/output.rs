@@ -1,9 +1,12 @@
 //! Printing: data on standard output, and nothing else there.
 
 use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker_protocol::BrokerInstance;
 use serde::Serialize;
+
+use crate::admin::Body;
 
 /// Prints a value as indented JSON.
 ///
@@ -15,10 +18,25 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
+/// Prints an answer as JSON, behind the head that every answer has.
+pub(crate) fn json_answer(command: &'static str, content: &impl Serialize) {
+    json(&Body { schema_version: 1, command, generated_at_unix_ms: unix_ms(), content });
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Prints text as it is.
 pub(crate) fn text_out(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints a line of text.
+pub(crate) fn line(text: std::fmt::Arguments<'_>) {
+    text_out(&format!("{text}\n"));
 }
 
 /// Says something to a person, on standard error.

@@ -49,10 +49,13 @@ fn add(args: ServiceAddArgs) -> Result<(), Failure> {
     if args.dir.json {
         output::json(&summary);
     } else {
-        println!("wrote {}", file.display());
-        println!("served by broker '{}' at {}", summary.broker_instance, summary.broker_endpoint);
+        output::line(format_args!("wrote {}", file.display()));
+        output::line(format_args!(
+            "served by broker '{}' at {}",
+            summary.broker_instance, summary.broker_endpoint
+        ));
         for warning in &summary.warnings {
-            eprintln!("warning: {warning}");
+            output::for_people(&format!("warning: {warning}\n"));
         }
     }
     Ok(())
@@ -172,10 +175,10 @@ fn list(args: &ServiceDirArgs) -> Result<(), Failure> {
     if args.json {
         output::json(&standings);
     } else if standings.is_empty() {
-        eprintln!(
-            "no definitions in {}; `brokerd service add NAME --binary PATH` writes one",
+        output::for_people(&format!(
+            "no definitions in {}; `brokerd service add NAME --binary PATH` writes one\n",
             dir.path().display()
-        );
+        ));
     } else {
         for standing in &standings {
             print_standing(standing);
@@ -186,13 +189,17 @@ fn list(args: &ServiceDirArgs) -> Result<(), Failure> {
 
 fn print_standing(standing: &Standing) {
     match (&standing.problem, &standing.broker_instance) {
-        (Some(problem), _) => println!("{:24} INVALID  {problem}", standing.service_name),
+        (Some(problem), _) => output::line(format_args!("{:24} INVALID  {problem}", standing.service_name)),
         (None, instance) => {
-            println!("{:24} ok       broker '{}'", standing.service_name, instance.as_deref().unwrap_or("?"));
+            output::line(format_args!(
+                "{:24} ok       broker '{}'",
+                standing.service_name,
+                instance.as_deref().unwrap_or("?")
+            ));
         }
     }
     for warning in &standing.warnings {
-        println!("{:24} warning  {warning}", "");
+        output::line(format_args!("{:24} warning  {warning}", ""));
     }
 }
 
@@ -237,18 +244,21 @@ fn show(args: &ServiceNameArgs) -> Result<(), Failure> {
         output::json(&summary);
         return Ok(());
     }
-    println!("service          {}", summary.service_name);
-    println!("binary           {}", summary.binary_path);
-    println!("broker           {} at {}", summary.broker_instance, summary.broker_endpoint);
-    println!("version dir      {}", summary.per_version_binary_dir.as_deref().unwrap_or("-"));
-    println!("minimum version  {}", summary.min_version.as_deref().unwrap_or("any"));
+    output::line(format_args!("service          {}", summary.service_name));
+    output::line(format_args!("binary           {}", summary.binary_path));
+    output::line(format_args!("broker           {} at {}", summary.broker_instance, summary.broker_endpoint));
+    output::line(format_args!(
+        "version dir      {}",
+        summary.per_version_binary_dir.as_deref().unwrap_or("-")
+    ));
+    output::line(format_args!("minimum version  {}", summary.min_version.as_deref().unwrap_or("any")));
     let allowed = summary.version_allow_list.join(", ");
-    println!("allowed versions {}", if allowed.is_empty() { "all" } else { &allowed });
+    output::line(format_args!("allowed versions {}", if allowed.is_empty() { "all" } else { &allowed }));
     for (key, value) in &summary.labels {
-        println!("label            {key}={value}");
+        output::line(format_args!("label            {key}={value}"));
     }
     for warning in &summary.warnings {
-        println!("warning          {warning}");
+        output::line(format_args!("warning          {warning}"));
     }
     Ok(())
 }
@@ -261,7 +271,10 @@ fn remove(args: &ServiceNameArgs) -> Result<(), Failure> {
             if args.dir.json {
                 output::json(&serde_json::json!({ "removed": file.display().to_string() }));
             } else {
-                println!("removed {}; a backend that runs goes on until it is stopped", file.display());
+                output::line(format_args!(
+                    "removed {}; a backend that runs goes on until it is stopped",
+                    file.display()
+                ));
             }
             Ok(())
         }

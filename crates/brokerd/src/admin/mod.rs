@@ -52,12 +52,12 @@ pub(crate) struct Facts<'a> {
 
 /// The head of every JSON body.
 #[derive(Serialize)]
-struct Body<T> {
-    schema_version: u32,
-    command: &'static str,
-    generated_at_unix_ms: u64,
+pub(crate) struct Body<T> {
+    pub(crate) schema_version: u32,
+    pub(crate) command: &'static str,
+    pub(crate) generated_at_unix_ms: u64,
     #[serde(flatten)]
-    content: T,
+    pub(crate) content: T,
 }
 
 /// Answers a request. `SHUTDOWN` is answered here and carried out by the daemon.

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::definitions::binary_facts;
 use crate::failure::Failure;
+use crate::output;
 
 /// The option with which a program takes over; what it takes over is named after it.
 pub(in crate::serve) const TAKEOVER: &str = "--takeover";
@@ -131,6 +132,6 @@ pub(in crate::serve) fn answer(form: u32) -> Result<(), Failure> {
         return Err(Failure::refused(format!("expected form {FORM} of what is handed over, got {form}"))
             .next("end the broker with `brokerd shutdown`, and start the new one"));
     }
-    eprintln!("{}", consent());
+    output::for_people(&format!("{}\n", consent()));
     Ok(())
 }
