@@ -15,10 +15,10 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::Manager;
 
 /// The listener of a socket unit.
-struct Unit(UnixListener);
+pub(crate) struct Unit(UnixListener);
 
 impl Unit {
-    fn at(path: &Path) -> Self {
+    pub(crate) fn at(path: &Path) -> Self {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap()).unwrap();
         let listener = UnixListener::bind(path).unwrap();
         // Inherited by what is started from now on, as the descriptor that a shell puts in its place.
@@ -27,7 +27,7 @@ impl Unit {
     }
 
     /// The command as a service of this unit; it gets as many copies as there are names.
-    fn activated(&self, names: &[&str], command: &Command) -> Command {
+    pub(crate) fn activated(&self, names: &[&str], command: &Command) -> Command {
         let number = self.0.as_raw_fd();
         let copies: String = (0..names.len()).map(|index| format!(" {}<&{number}", 3 + index)).collect();
         let script = format!(
@@ -80,6 +80,23 @@ fn who_came_before_the_broker_is_served_and_the_socket_stays_for_the_next_one() 
         // The look was a connection, which nobody is to be served on.
         drop(unit.0.accept().unwrap());
     }
+}
+
+#[test]
+fn the_doctor_looks_at_the_broker_and_not_at_who_has_bound_its_socket() {
+    let world = World::new();
+    std::fs::create_dir(world.path("xdg")).unwrap();
+    let unit = Unit::at(&world.socket());
+    let broker = unit.start(&world, &["brokerd"], &[]);
+    let said = world.run(&["doctor", "--socket", world.socket().to_str().unwrap(), "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let found = |id: &str| {
+        let check = report["checks"].as_array().unwrap().iter().find(|check| check["id"] == id).unwrap();
+        check["found"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(found("endpoint.listener"), format!("process {} answers", broker.pid()));
+    assert_eq!(found("broker.executable"), World::program("brokerd").to_str().unwrap());
+    broker.stop();
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! The Hello is for a service that nobody has defined: it takes the whole way of a Hello, up to the very refusal, and
 //! starts nothing. Invariant: after the first answer that does not come, nothing else is asked.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use broker_client::{
     AdminError, AdminReply, ExchangeError, Hello, HelloError, Refused, ServiceName, Version, blocking,
 };
 use broker_protocol::wire::{AdminRequest, AdminVerb};
+use broker_transport::lock::{self, LockStanding};
 use broker_transport::stream::{BlockingStream, ConnectError, ConnectErrorKind};
+use broker_transport::{endpoint, identity};
 use serde_json::Value;
 
 /// How long the broker has for each answer, and for taking a connection.
@@ -32,7 +35,8 @@ pub(super) enum Contact {
 
 /// What a broker says.
 pub(super) struct Answers {
-    /// The process that listens, by the kernel's word.
+    /// The process that listens, by the kernel's word, or by its own where it holds the lock of a socket that a
+    /// service manager has bound for it.
     pub(super) pid: Option<u32>,
     /// What it says to a Hello for a service that there is not.
     pub(super) hello: HelloAnswer,
@@ -75,8 +79,8 @@ impl Contact {
         drop(stream);
         match ask(socket, pid) {
             Ok(answers) => Self::Answers(Box::new(answers)),
-            Err(Unanswered::Late) => Self::Silent { pid },
-            Err(Unanswered::Wrong(why)) => Self::Broken { pid, why },
+            Err(Unanswered::Late) => Self::Silent { pid: behind(socket, pid) },
+            Err(Unanswered::Wrong(why)) => Self::Broken { pid: behind(socket, pid), why },
         }
     }
 
@@ -85,6 +89,27 @@ impl Contact {
             Self::Answers(answers) => Some(answers),
             Self::Nobody(_) | Self::Foreign { .. } | Self::Silent { .. } | Self::Broken { .. } => None,
         }
+    }
+}
+
+/// Who holds the lock of an endpoint.
+fn lock_holder(socket: &Path) -> Option<u32> {
+    match lock::standing(&endpoint::lock_path(socket).ok()?).ok()? {
+        LockStanding::Held { entry } => entry.map(|entry| entry.pid),
+        LockStanding::Absent | LockStanding::Left { .. } => None,
+    }
+}
+
+/// For the kernel, who has bound a socket listens there, though it was passed on. A service manager is not whom to end.
+fn behind(socket: &Path, pid: Option<u32>) -> Option<u32> {
+    let is_manager = |pid: u32| {
+        let name =
+            identity::process_executable(pid).ok().and_then(|path| path.file_name().map(OsStr::to_owned));
+        pid == 1 || name.is_some_and(|name| name == "systemd" || name == "launchd")
+    };
+    match pid {
+        Some(pid) if is_manager(pid) => lock_holder(socket),
+        pid => pid,
     }
 }
 
@@ -131,12 +156,15 @@ fn ask(socket: &Path, pid: Option<u32>) -> Result<Answers, Unanswered> {
         serde_json::from_str(&body)
             .map_err(|error| Unanswered::Wrong(format!("{} is no JSON: {error}", verb.as_str_name())))
     };
+    let status = json(AdminVerb::Status)?;
+    let own = status["broker_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    let pid = lock_holder(socket).filter(|holder| own == Some(*holder)).or(pid);
     Ok(Answers {
         pid,
         hello,
         healthz: admin(AdminVerb::Healthz)?,
         readyz: admin(AdminVerb::Readyz)?,
-        status: json(AdminVerb::Status)?,
+        status,
         config: json(AdminVerb::Config)?["values"].take(),
     })
 }
