@@ -10,6 +10,8 @@ mod activation;
 mod journal;
 #[path = "running/notify.rs"]
 mod notify;
+#[path = "running/units.rs"]
+mod units;
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -103,6 +103,7 @@ const TABLE: &[Row] = &[
         0,
         &["upgraded", "broker_pid", "from_version", "to_version", "backends_kept", "connections_kept"],
     ),
+    alone("install-units --dry-run", 0, &["dry_run", "files", "next"]),
     alone(
         "demo",
         0,
@@ -111,8 +112,8 @@ const TABLE: &[Row] = &[
     asks("shutdown", 0, TEXT),
 ];
 
-/// What prints no answer: a daemon's log has `--log json`.
-const NO_ANSWER: [&str; 2] = ["serve", "help"];
+/// What prints no answer: a daemon's log has `--log json`, and a script or a page is what it is.
+const NO_ANSWER: [&str; 4] = ["serve", "completions", "man", "help"];
 
 /// Which fails, and how.
 const FAILURES: &[(&str, i32, &str)] = &[
@@ -128,6 +129,8 @@ const FAILURES: &[(&str, i32, &str)] = &[
     ("status --instance nobody", 2, "nobody"),
     ("status --color", 2, "--color"),
     ("frobnicate", 2, "frobnicate"),
+    ("completions cobol", 2, "cobol"),
+    ("man --out /dev/null/x", 1, "--out DIR"),
     ("serve --takeover 99", 1, "brokerd upgrade"),
 ];
 

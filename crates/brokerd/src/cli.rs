@@ -105,6 +105,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Have systemd (on macOS launchd) run a broker for this user: write its units, and say how to start them
+    InstallUnits(InstallUnitsArgs),
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write the pages of all commands
+    Man(ManArgs),
     /// Drain the broker and end it
     Shutdown {
         /// How long the drain may take, in milliseconds [default: the broker's own]
@@ -174,6 +183,38 @@ pub(crate) struct DoctorArgs {
     /// Where the lifecycle events go, if not where the environment says
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InstallUnitsArgs {
+    /// Which broker to run: shared, svc:NAME or inst:NAME
+    #[arg(long, default_value = "shared", value_name = "INSTANCE")]
+    pub(crate) instance: BrokerInstance,
+    /// Have systemd listen, and start the broker when the first client comes
+    #[arg(long)]
+    pub(crate) socket_activation: bool,
+    /// Leave the backends running when the broker is stopped or started anew
+    #[arg(long)]
+    pub(crate) keep_backends: bool,
+    /// Serve with `--sandbox`
+    #[arg(long)]
+    pub(crate) sandbox: bool,
+    /// Print the files, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Replace files that say something else
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write one page for each command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
