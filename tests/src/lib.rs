@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use hostile_peer::HostilePeer;
 pub use plain_backend::{OfferConnection, PlainBackend, ReceivedOffer, acknowledgement};
-pub use process::{Daemon, Finished, exists, goes_without, has_died, kill};
+pub use process::{Daemon, Finished, exists, goes_without, has_died, kill, signal};
 #[cfg(target_os = "linux")]
 pub use sys::linux;
 pub use sys::{Listener, Signal, Stream};

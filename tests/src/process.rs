@@ -236,6 +236,11 @@ pub fn exists(number: u32) -> bool {
     sys::exists(number)
 }
 
+/// Sends a process a signal, whoever started it.
+pub fn signal(number: u32, signal: Signal) {
+    sys::signal(number, signal).unwrap();
+}
+
 /// Ends a process, whoever started it, and leaves it no time for anything.
 pub fn kill(number: u32) {
     sys::kill(number).unwrap();

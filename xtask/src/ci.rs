@@ -62,6 +62,7 @@ pub(crate) fn run(absent: Absent) -> TaskResult {
     fuzz_programs()?;
     deny(absent)?;
     browser(absent)?;
+    terminal(absent)?;
     tests()?;
     planted_bugs()?;
     step("schedules");
@@ -128,6 +129,16 @@ fn browser(absent: Absent) -> TaskResult {
     let version = chromium.arg("--version").stderr(Stdio::null());
     if !version.status().is_ok_and(|status| status.success()) {
         return absent.tell("chromium is not installed; get it from your system's packages");
+    }
+    Ok(())
+}
+
+/// As with the browser: a terminal that the tests can look at.
+fn terminal(absent: Absent) -> TaskResult {
+    step("terminal");
+    let mut tmux = Command::new("tmux");
+    if !tmux.arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return absent.tell("tmux is not installed; get it from your system's packages");
     }
     Ok(())
 }

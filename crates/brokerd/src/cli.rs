@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::manifests::ManifestCommand;
+use crate::top::TopArgs;
 use broker_protocol::{BrokerInstance, ServiceName, Version};
 use clap::builder::{BoolishValueParser, Resettable};
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     },
     /// OpenMetrics text
     Metrics(AdminArgs),
+    /// Watch a broker in the terminal: rates, latencies, backends, refusals, events
+    Top(TopArgs),
     /// Have the broker go on as another program, without losing a connection or a backend
     Upgrade {
         /// The program [default: this one]

@@ -22,6 +22,7 @@ mod redact;
 mod serve;
 mod service;
 mod shell_help;
+mod top;
 mod units;
 
 use std::path::PathBuf;
@@ -108,6 +109,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Man(args) => shell_help::man(&args).map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => top::run(&args),
         Command::Upgrade { binary, admin } => {
             let binary = match binary {
                 Some(path) => std::path::absolute(path),

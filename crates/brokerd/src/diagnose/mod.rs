@@ -18,7 +18,7 @@ mod part;
 mod processes;
 mod report;
 mod system;
-mod utc;
+pub(crate) mod utc;
 
 use std::path::PathBuf;
 

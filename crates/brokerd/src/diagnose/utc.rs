@@ -17,7 +17,7 @@ pub(super) fn file_name(unix_ms: u64) -> String {
 }
 
 /// Only the time of day, to the second.
-pub(super) fn time_of_day(unix_ms: u64) -> String {
+pub(crate) fn time_of_day(unix_ms: u64) -> String {
     text(unix_ms).get(11..19).unwrap_or_default().to_owned()
 }
 
