@@ -102,7 +102,8 @@ impl Model {
         if let Some(details) = details {
             self.details = details;
         }
-        let earlier = self.counters.take();
+        // Another process is another broker, whatever it has counted.
+        let earlier = self.counters.take().filter(|_| self.picture.broker.pid == state.broker_pid);
         let since = earlier.as_ref().and_then(|earlier| Some((earlier, counters.seconds_since(earlier)?)));
         self.picture = Picture {
             broker: broker(&counters, &state, &self.details),

@@ -2,8 +2,8 @@
 //!
 //! A look is a `metrics` and a `status`. Instead of the second it is a `dump`, which costs the broker more, only
 //! where something has changed that a dump alone tells, and then at most every [`DETAILS_AFTER`]; otherwise every
-//! [`DETAILS_AT_LATEST`]. Invariants: there are never two requests at once, and never two looks within a second of
-//! their begins.
+//! [`DETAILS_AT_LATEST`]. Invariants: there are never two requests at once, and between two looks there is a
+//! second.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -44,11 +44,13 @@ pub(super) fn run(mut observer: Observer, mut pace: Pace, paces: &Receiver<Pace>
         if to.send(message).is_err() {
             return;
         }
-        let begun = Instant::now();
+        let looked_at = Instant::now();
         loop {
             let next = match pace {
-                Pace::Every(interval) if is_there => paces.recv_timeout(rest(interval.max(SHORTEST), begun)),
-                Pace::Every(interval) => paces.recv_timeout(rest(interval.clamp(SHORTEST, RETRY), begun)),
+                Pace::Every(interval) if is_there => {
+                    paces.recv_timeout(rest(interval.max(SHORTEST), looked_at))
+                }
+                Pace::Every(interval) => paces.recv_timeout(rest(interval.clamp(SHORTEST, RETRY), looked_at)),
                 Pace::Paused => paces.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match next {
@@ -60,8 +62,8 @@ pub(super) fn run(mut observer: Observer, mut pace: Pace, paces: &Receiver<Pace>
     }
 }
 
-fn rest(interval: Duration, begun: Instant) -> Duration {
-    interval.saturating_sub(begun.elapsed())
+fn rest(interval: Duration, looked_at: Instant) -> Duration {
+    interval.saturating_sub(looked_at.elapsed())
 }
 
 /// Who looks, and what it remembers of the last time.
@@ -127,6 +129,11 @@ impl Observer {
             return Ok(Sample { counters, state, details: Some(details) });
         }
         let state: State = self.json(AdminVerb::Status)?;
+        if state.broker_pid != self.state.broker_pid {
+            // Another one, of which nothing is known; with that forgotten, this looks but once more.
+            self.detailed = None;
+            return self.try_look(now);
+        }
         self.state = state.clone();
         Ok(Sample { counters, state, details: None })
     }

@@ -79,6 +79,15 @@ fn a_broker_that_begins_anew_has_no_rate_until_the_next_sample() {
 }
 
 #[test]
+fn another_process_is_another_broker_also_where_it_has_counted_more() {
+    let mut model = model();
+    let mut other = sample(counters(13.0, 200, 9), None);
+    other.state.broker_pid += 1;
+    model.take(other);
+    assert_eq!(model.picture().rates, None);
+}
+
+#[test]
 fn after_a_silence_there_is_no_rate_over_it_and_the_picture_stays() {
     let mut model = model();
     model.lose();
