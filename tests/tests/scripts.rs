@@ -88,6 +88,7 @@ const TABLE: &[Row] = &[
             "backend_table",
             "spawn_budgets",
             "recent_lifecycle_events",
+            "history",
         ],
     ),
     asks("list-instances", 0, &["instances"]),
@@ -97,6 +98,25 @@ const TABLE: &[Row] = &[
     asks("backend-health cache", 0, &["service_name", "backends"]),
     asks("release-handles cache", 0, &["service_name", "backends"]),
     asks("config", 0, &["values"]),
+    asks("diagnose --output ARCHIVE", 0, &["output", "bundle", "files", "redactions", "redaction_policy"]),
+    asks(
+        "top --once",
+        0,
+        &[
+            "broker",
+            "rates",
+            "hellos_per_minute",
+            "latency_now",
+            "latency_last_minutes",
+            "backends",
+            "refusals",
+            "last_refused",
+            "events",
+        ],
+    ),
+    alone("manifest list", 0, &["directory", "manifests"]),
+    alone("manifest verify", 0, &["directory", "manifests"]),
+    alone("manifest prune --dry-run", 0, &["directory", "manifests"]),
     asks("upgrade --binary /absent", 1, &["upgraded", "broker_pid", "detail"]),
     asks(
         "upgrade",
@@ -136,7 +156,12 @@ const FAILURES: &[(&str, i32, &str)] = &[
 
 fn arguments(world: &World, row: &Row) -> Vec<String> {
     let backend = World::program("echo-backend");
-    let word = |word: &str| if word == "BACKEND" { backend.to_str().unwrap() } else { word }.to_owned();
+    let archive = world.path("archive.tar.gz");
+    let word = |word: &str| match word {
+        "BACKEND" => backend.to_str().unwrap().to_owned(),
+        "ARCHIVE" => archive.to_str().unwrap().to_owned(),
+        word => word.to_owned(),
+    };
     let mut arguments: Vec<String> = row.words.split(' ').map(word).collect();
     if row.asks {
         arguments.extend(["--socket".to_owned(), world.socket().to_str().unwrap().to_owned()]);

@@ -488,10 +488,10 @@ fn a_backend_that_is_ending_is_asked_to_end_and_not_killed() {
     let stopped = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
     // It does not hear that it should quiesce, so that it is still ending when the broker goes on.
     while !world.ask("status").to_string().contains("draining") {
-        rustix::process::kill_process(stopped, rustix::process::Signal::STOP).unwrap();
+        rustix::process::kill_process(stopped, Signal::STOP).unwrap();
     }
     assert!(upgrade(&world, &[]).is_success());
-    rustix::process::kill_process(stopped, rustix::process::Signal::CONT).unwrap();
+    rustix::process::kill_process(stopped, Signal::CONT).unwrap();
     let line = broker.wait_for_line("DIED_IDLE");
     assert!(line.contains("exited with status 0"), "{line}");
     broker.stop();

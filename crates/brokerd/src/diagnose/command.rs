@@ -27,7 +27,7 @@ pub(crate) fn run(path: Option<PathBuf>, admin: &AdminArgs) -> Result<ExitCode, 
         AdminRequest { verb: AdminVerb::Diagnose.into(), output_path, json: true, ..AdminRequest::default() };
     let reply = admin_commands::exchange(&request, admin)?;
     if reply.kind() != AdminReplyKind::Json {
-        eprint!("error: {}", reply.body);
+        output::for_people(&format!("error: {}", reply.body));
     } else if admin.json {
         output::text_out(&reply.body);
         output::text_out("\n");

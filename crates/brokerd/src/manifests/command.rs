@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker_protocol::wire::CacheManifest;
 use broker_protocol::{ServiceName, Version};
@@ -80,19 +79,11 @@ pub(crate) fn run(command: ManifestCommand) -> Result<ExitCode, Failure> {
 }
 
 /// Every command's JSON.
-fn print(command: &str, dir: &ManifestDir, rows: Value) {
-    output::json(&json!({
-        "schema_version": 1,
-        "command": command,
-        "generated_at_unix_ms": unix_ms(),
-        "directory": dir.path().display().to_string(),
-        "manifests": rows,
-    }));
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+fn print(command: &'static str, dir: &ManifestDir, rows: Value) {
+    output::json_answer(
+        command,
+        &json!({ "directory": dir.path().display().to_string(), "manifests": rows }),
+    );
 }
 
 fn all(dir: &ManifestDir) -> Result<Vec<Found>, Failure> {
@@ -101,7 +92,7 @@ fn all(dir: &ManifestDir) -> Result<Vec<Found>, Failure> {
             .next("see to its rights, or pass another directory with --manifest-dir DIR")
     })?;
     if left_out > 0 {
-        eprintln!("warning: {left_out} more manifests were left out");
+        output::for_people(&format!("warning: {left_out} more manifests were left out\n"));
     }
     Ok(found)
 }
@@ -149,12 +140,12 @@ fn list(args: &ManifestArgs) -> Result<ExitCode, Failure> {
     let dir = args.dir()?;
     let rows: Vec<_> = all(&dir)?.iter().map(Row::of).collect();
     if args.json {
-        print("manifest list", &dir, json!(rows));
+        print("manifest", &dir, json!(rows));
     } else if rows.is_empty() {
-        println!("no manifests in {}", dir.path().display());
+        output::line(format_args!("no manifests in {}", dir.path().display()));
     } else {
-        println!("{:24} {:16} {:>8}  STATE", "SERVICE", "VERSION", "PID");
-        rows.iter().for_each(|row| println!("{}", row.to_text()));
+        output::line(format_args!("{:24} {:16} {:>8}  STATE", "SERVICE", "VERSION", "PID"));
+        rows.iter().for_each(|row| output::line(format_args!("{}", row.to_text())));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -174,7 +165,7 @@ fn show(service: &ServiceName, version: &Version, args: &ManifestArgs) -> Result
     })?;
     let shown = shown(&path, &manifest);
     if args.json {
-        print("manifest show", &dir, json!([shown]));
+        print("manifest", &dir, json!([shown]));
     } else {
         text(&shown, 0);
     }
@@ -230,21 +221,21 @@ fn text(value: &Value, depth: usize) {
         let indent = "  ".repeat(depth);
         match field {
             Value::Object(_) => {
-                println!("{indent}{name}");
+                output::line(format_args!("{indent}{name}"));
                 text(field, depth + 1);
             }
             Value::Array(all) => {
                 for one in all {
                     match one {
                         Value::Object(_) => {
-                            println!("{indent}{name}");
+                            output::line(format_args!("{indent}{name}"));
                             text(one, depth + 1);
                         }
-                        other => println!("{indent}{name:22} {}", plain(other)),
+                        other => output::line(format_args!("{indent}{name:22} {}", plain(other))),
                     }
                 }
             }
-            other => println!("{indent}{name:22} {}", plain(other)),
+            other => output::line(format_args!("{indent}{name:22} {}", plain(other))),
         }
     }
 }
@@ -266,16 +257,16 @@ fn verify(files: &[PathBuf], args: &ManifestArgs) -> Result<ExitCode, Failure> {
     };
     let damaged = found.iter().filter(|found| found.content.is_err()).count();
     if args.json {
-        print("manifest verify", &dir, json!(found.iter().map(Row::of).collect::<Vec<_>>()));
+        print("manifest", &dir, json!(found.iter().map(Row::of).collect::<Vec<_>>()));
     } else {
         for Found { path, content } in &found {
             match content {
-                Ok(_) => println!("ok       {}", path.display()),
-                Err(error) => println!("damaged  {error}"),
+                Ok(_) => output::line(format_args!("ok       {}", path.display())),
+                Err(error) => output::line(format_args!("damaged  {error}")),
             }
         }
         if found.is_empty() {
-            println!("no manifests in {}", dir.path().display());
+            output::line(format_args!("no manifests in {}", dir.path().display()));
         }
     }
     Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) })
@@ -306,10 +297,10 @@ fn prune(is_dry: bool, args: &ManifestArgs) -> Result<ExitCode, Failure> {
         let file = found.path.display().to_string();
         if !args.json {
             match (&error, is_to_go, is_dry) {
-                (Some(error), ..) => eprintln!("error: cannot remove {file}: {error}"),
-                (None, true, true) => println!("would remove  {file}: {why}"),
-                (None, true, false) => println!("removed       {file}: {why}"),
-                (None, false, _) => println!("left alone    {file}: {why}"),
+                (Some(error), ..) => output::for_people(&format!("error: cannot remove {file}: {error}\n")),
+                (None, true, true) => output::line(format_args!("would remove  {file}: {why}")),
+                (None, true, false) => output::line(format_args!("removed       {file}: {why}")),
+                (None, false, _) => output::line(format_args!("left alone    {file}: {why}")),
             }
         }
         rows.push(json!({
@@ -318,9 +309,9 @@ fn prune(is_dry: bool, args: &ManifestArgs) -> Result<ExitCode, Failure> {
         }));
     }
     if args.json {
-        print("manifest prune", &dir, json!(rows));
+        print("manifest", &dir, json!(rows));
     } else if rows.is_empty() {
-        println!("no manifests in {}", dir.path().display());
+        output::line(format_args!("no manifests in {}", dir.path().display()));
     }
     Ok(if failed { ExitCode::from(EXIT_REFUSED) } else { ExitCode::SUCCESS })
 }
