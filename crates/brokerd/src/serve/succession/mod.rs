@@ -131,10 +131,12 @@ async fn hand_over(shell: &Rc<Shell>, program: PathBuf) -> (Vec<Moved>, NotUpgra
             return (moved, failure);
         }
         shell.records().finish(WRITTEN_WITHIN).await;
-        moved.extend(gather(shell).await);
+        end_client_tasks(shell).await;
         // From here on a signal waits for whoever listens next. One that came before is told of in this time.
         stop_requests::block_here();
         tokio::time::sleep(SIGNALS_TOLD_WITHIN).await;
+        // Nothing else runs any more until this program has ended, or goes on.
+        moved.extend(shell.moves().stop());
         if is_settled(shell) || !is_serving(shell) {
             break;
         }
@@ -177,15 +179,14 @@ fn is_serving(shell: &Rc<Shell>) -> bool {
     shell.look(|broker, _| broker.is_serving())
 }
 
-/// Ends the tasks of all clients that are not answered yet; their connections.
-async fn gather(shell: &Rc<Shell>) -> Vec<Moved> {
+/// Ends the tasks of all clients that are not answered yet, and begins to collect their connections. Whoever comes
+/// from now on has no task.
+async fn end_client_tasks(shell: &Rc<Shell>) {
     shell.moves().start();
     shell.end_client_tasks();
-    // Whoever comes meanwhile has no task.
     while shell.has_client_tasks() {
         tokio::task::yield_now().await;
     }
-    shell.moves().stop()
 }
 
 /// Serves a client that was to be moved; the one that has asked for the succession is told why it is not.
