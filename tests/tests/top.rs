@@ -16,11 +16,15 @@ const HOSTILE: &str = "1.0.0\u{1b}[2J\u{9b}31m\u{1b}]2;planted\u{7}\u{202e}";
 fn world() -> (World, Daemon) {
     let world = World::new();
     world.define("cache", &["--allow-version", "1.0.0"]);
-    let broker = world.serve(&["--instance", "inst:test"]);
+    let broker = world.serve(&WATCHED);
     (world, broker)
 }
 
 /// One Hello that is agreed to, and one that is not.
+/// A broker that answers however often it is asked: Hellos are said until they are seen.
+const WATCHED: [&str; 6] =
+    ["--instance", "inst:test", "--hello-burst", "1000000", "--hello-refill", "1000000"];
+
 fn say_hellos(world: &World) {
     agreed(world.connect().say(&hello("cache", "1.0.0")));
     refused(world.connect().say(&hello("cache", "2.0.0")));
@@ -104,7 +108,7 @@ fn a_broker_that_is_gone_is_said_to_be_so_and_shown_again_when_another_one_is_th
     broker.wait();
     let frame = pane.wait_for("no broker since");
     assert!(frame.contains("inst:test") && frame.contains("cache"), "the last picture stays:\n{frame}");
-    let broker = world.serve(&["--instance", "inst:test"]);
+    let broker = world.serve(&WATCHED);
     let new = format!("pid {}", broker.pid());
     pane.wait_until(|frame| frame.contains(&new) && !frame.contains("no broker"));
     // No rate on the way is less than nothing: each frame is looked through.
