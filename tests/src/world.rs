@@ -186,10 +186,22 @@ impl World {
 
     /// How many handoffs to backends of `cache` the broker has counted with this outcome.
     pub fn handoffs(&self, outcome: &str) -> u64 {
+        self.metric("handoff_total", &format!("outcome=\"{outcome}\""))
+    }
+
+    /// How many Hellos for `cache` the broker has agreed to. One whose connection is passed on by control is
+    /// on offer when it is counted.
+    pub fn agreements(&self) -> u64 {
+        self.metric("hello_total", "outcome=\"negotiated\"")
+    }
+
+    /// The sum of a metric of `cache` over its series with this label, which is each one's last.
+    fn metric(&self, name: &str, label: &str) -> u64 {
         let metrics = self.run(&["metrics", "--socket", self.socket().to_str().unwrap()]);
-        let series = format!("handoff_total{{service=\"cache\",outcome=\"{outcome}\"}} ");
-        let line = metrics.stdout.lines().find_map(|line| line.split_once(&series));
-        line.map_or(0, |(_, count)| count.parse().unwrap())
+        let of_cache = format!("_{name}{{service=\"cache\",");
+        let counts = metrics.stdout.lines().filter(|line| line.contains(&of_cache));
+        let counts = counts.filter_map(|line| line.split_once(&format!("{label}}} ")));
+        counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum()
     }
 
     /// An admin verb's answer as JSON.

@@ -118,20 +118,14 @@ fn a_backend_that_dies_before_it_replies_costs_a_session_nothing_and_a_request_i
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     };
     signal(&pid, Signal::STOP);
+    let agreements = world.agreements();
     let (early, plain) = std::thread::scope(|scope| {
         let early = scope.spawn(|| blocking::Session::connect_with_request(&connector, LANE, "early"));
         let plain = scope.spawn(|| blocking::Session::connect(&connector));
-        // Both offers are out: the broker has a copy of each connection.
+        // Both are on offer: the broker has a copy of each connection.
         let deadline = Instant::now() + PATIENCE;
-        let socket = world.socket();
-        let open = || {
-            let status = world.run(&["status", "--json", "--socket", socket.to_str().unwrap()]);
-            let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
-            status["connections_open"].as_u64().unwrap()
-        };
-        // The two, and the one that asks.
-        while open() < 3 {
-            assert!(Instant::now() < deadline, "nothing is on offer");
+        while world.agreements() < agreements + 2 {
+            assert!(Instant::now() < deadline, "they are not both on offer");
         }
         signal(&pid, Signal::KILL);
         (early.join().unwrap(), plain.join().unwrap())
