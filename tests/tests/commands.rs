@@ -43,7 +43,7 @@ fn a_service_is_added_listed_shown_validated_and_removed() {
 
     let listed: Value = serde_json::from_str(&world.run(&["service", "list", "--json"]).stdout).unwrap();
     assert_eq!(
-        (&listed[0]["service_name"], &listed[0]["valid"]),
+        (&listed["services"][0]["service_name"], &listed["services"][0]["valid"]),
         (&Value::from("cache"), &Value::from(true))
     );
     assert_eq!(world.run(&["service", "validate"]).code(), 0);
@@ -75,7 +75,8 @@ fn a_definition_that_cannot_work_is_not_written() {
         assert_eq!(failed.stdout, "");
     }
     assert!(!world.definitions().join("cache.servicedef").exists());
-    assert_eq!(world.run(&["service", "list", "--json"]).stdout.trim(), "[]");
+    let listed: Value = serde_json::from_str(&world.run(&["service", "list", "--json"]).stdout).unwrap();
+    assert_eq!(listed["services"], serde_json::json!([]));
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn a_definition_that_is_broken_fails_validation_with_its_rule() {
     assert_eq!(failed.code(), 1);
     let standings: Value = serde_json::from_str(&failed.stdout).unwrap();
     assert_eq!(
-        (&standings[1]["valid"], &standings[1]["rule"]),
+        (&standings["services"][1]["valid"], &standings["services"][1]["rule"]),
         (&Value::from(false), &Value::from("file-stem"))
     );
     assert_eq!(world.run(&["service", "validate", "good"]).code(), 0);

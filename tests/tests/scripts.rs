@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may end at any surprise")]
 
 use std::collections::BTreeSet;
+use std::io::BufReader;
 use std::process::Stdio;
 
-use broker_tests::{Finished, World};
+use broker_tests::{Finished, World, agreed, hello};
 use serde_json::Value;
 
 /// The keys that every answer begins with.
@@ -17,21 +18,15 @@ struct Row {
     /// Whether it goes to the broker of the test.
     asks: bool,
     code: i32,
-    has_head: bool,
     keys: &'static [&'static str],
 }
 
 const fn asks(words: &'static str, code: i32, keys: &'static [&'static str]) -> Row {
-    Row { words, asks: true, code, has_head: true, keys }
+    Row { words, asks: true, code, keys }
 }
 
 const fn alone(words: &'static str, code: i32, keys: &'static [&'static str]) -> Row {
-    Row { words, asks: false, code, has_head: true, keys }
-}
-
-/// From before the head was everywhere.
-const fn plain(words: &'static str, asks: bool, code: i32, keys: &'static [&'static str]) -> Row {
-    Row { words, asks, code, has_head: false, keys }
+    Row { words, asks: false, code, keys }
 }
 
 const DEFINITION: &[&str] = &[
@@ -45,18 +40,17 @@ const DEFINITION: &[&str] = &[
     "labels",
     "warnings",
 ];
-const STANDING: &[&str] = &["service_name", "valid", "broker_instance", "warnings"];
 const TEXT: &[&str] = &["ok", "content_type", "text"];
 
 /// In this order; the last one ends the broker.
 const TABLE: &[Row] = &[
-    plain("service add cache --binary BACKEND", false, 0, DEFINITION),
-    plain("service show cache", false, 0, DEFINITION),
-    plain("service list", false, 0, STANDING),
-    plain("service validate", false, 0, STANDING),
-    plain("hello cache 1.0.0", true, 0, &["negotiated"]),
-    plain("hello nothing 1.0.0", true, 1, &["refused"]),
-    plain("service remove cache", false, 0, &["removed"]),
+    alone("service add cache --binary BACKEND", 0, DEFINITION),
+    alone("service show cache", 0, DEFINITION),
+    alone("service list", 0, &["services"]),
+    alone("service validate", 0, &["services"]),
+    asks("hello cache 1.0.0", 0, &["negotiated"]),
+    asks("hello nothing 1.0.0", 1, &["refused"]),
+    alone("service remove cache", 0, &["removed"]),
     asks(
         "status",
         0,
@@ -98,6 +92,7 @@ const TABLE: &[Row] = &[
     asks("backend-health cache", 0, &["service_name", "backends"]),
     asks("release-handles cache", 0, &["service_name", "backends"]),
     asks("config", 0, &["values"]),
+    alone("config check", 0, &["file", "found", "ok", "error", "problems"]),
     asks("diagnose --output ARCHIVE", 0, &["output", "bundle", "files", "redactions", "redaction_policy"]),
     asks(
         "top --once",
@@ -124,6 +119,9 @@ const TABLE: &[Row] = &[
         &["upgraded", "broker_pid", "from_version", "to_version", "backends_kept", "connections_kept"],
     ),
     alone("install-units --dry-run", 0, &["dry_run", "files", "next"]),
+    alone("completions bash", 0, &["shell", "script"]),
+    alone("man", 0, &["page"]),
+    alone("man --out PAGES", 0, &["files"]),
     alone(
         "demo",
         0,
@@ -132,8 +130,11 @@ const TABLE: &[Row] = &[
     asks("shutdown", 0, TEXT),
 ];
 
-/// What prints no answer: a daemon's log has `--log json`, and a script or a page is what it is.
-const NO_ANSWER: [&str; 4] = ["serve", "completions", "man", "help"];
+/// What is not in the table: a daemon goes on after its answer, and has a test of its own; `help` is for people.
+const NOT_TABLED: [&str; 2] = ["serve", "help"];
+
+/// It takes a manifest, which only a broker with `--keep-backends` writes (`survival.rs`).
+const SHOW: &str = "manifest show";
 
 /// Which fails, and how.
 const FAILURES: &[(&str, i32, &str)] = &[
@@ -156,10 +157,11 @@ const FAILURES: &[(&str, i32, &str)] = &[
 
 fn arguments(world: &World, row: &Row) -> Vec<String> {
     let backend = World::program("echo-backend");
-    let archive = world.path("archive.tar.gz");
+    let (archive, pages) = (world.path("archive.tar.gz"), world.path("pages"));
     let word = |word: &str| match word {
         "BACKEND" => backend.to_str().unwrap().to_owned(),
         "ARCHIVE" => archive.to_str().unwrap().to_owned(),
+        "PAGES" => pages.to_str().unwrap().to_owned(),
         word => word.to_owned(),
     };
     let mut arguments: Vec<String> = row.words.split(' ').map(word).collect();
@@ -175,13 +177,13 @@ fn run(world: &World, row: &Row, more: &[&str]) -> Finished {
     Finished::of(world.brokerd(&arguments).env("RUST_BACKTRACE", "1"))
 }
 
-/// The keys of an object, or of the objects of a list.
-fn keys(value: &Value) -> BTreeSet<&str> {
-    match value {
-        Value::Array(all) => all.iter().flat_map(keys).collect(),
-        Value::Object(object) => object.keys().map(String::as_str).collect(),
-        other => panic!("neither an object nor a list: {other}"),
-    }
+/// What an answer says of itself: that it is one of this command, now, in this form.
+fn assert_head(answer: &Value, command: &str, keys: &[&str]) {
+    let expected: BTreeSet<&str> = HEAD.iter().chain(keys).copied().collect();
+    let found: BTreeSet<&str> = answer.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(found, expected, "{command}");
+    assert_eq!((&answer["schema_version"], &answer["command"]), (&1.into(), &command.into()));
+    assert!(answer["generated_at_unix_ms"].as_u64().unwrap() > 1_700_000_000_000, "{command}");
 }
 
 #[test]
@@ -195,15 +197,34 @@ fn every_command_has_json_with_its_keys_and_its_exit_code() {
         assert_eq!(done.stderr, "", "{}", row.words);
         let answer: Value = serde_json::from_str(&done.stdout)
             .unwrap_or_else(|error| panic!("{}: {error}: {done:?}", row.words));
-        let head = if row.has_head { &HEAD[..] } else { &[] };
-        let expected: BTreeSet<&str> = head.iter().chain(row.keys).copied().collect();
-        assert_eq!(keys(&answer), expected, "{}", row.words);
-        if row.has_head {
-            let command = row.words.split(' ').next().unwrap();
-            assert_eq!((&answer["schema_version"], &answer["command"]), (&1.into(), &command.into()));
-        }
+        let has_commands = ["service ", "manifest ", "config "].iter().any(|of| row.words.starts_with(of));
+        assert_head(&answer, &first(row.words, 1 + usize::from(has_commands)).replace(' ', "-"), row.keys);
     }
     assert_eq!(broker.wait(), Some(0));
+}
+
+#[test]
+fn a_broker_says_once_where_it_listens_when_it_does() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let socket = world.socket();
+    let mut command = world.brokerd(&["serve", "--json", "--socket", socket.to_str().unwrap()]);
+    let mut broker = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(broker.stdout.take().unwrap());
+    let mut answers = serde_json::Deserializer::from_reader(&mut said).into_iter::<Value>();
+    let answer = answers.next().unwrap().unwrap();
+    agreed(world.connect().say(&hello("cache", "1.0.0")));
+    let keys = ["broker_instance", "broker_pid", "socket", "service_dir", "state_dir"];
+    assert_head(&answer, "serve", &keys);
+    assert_eq!(answer["socket"], socket.to_str().unwrap());
+    assert_eq!((&answer["broker_instance"], &answer["broker_pid"]), (&"shared".into(), &broker.id().into()));
+    // Nor does its successor say it again.
+    for command in ["upgrade", "shutdown"] {
+        let done = world.run(&[command, "--socket", socket.to_str().unwrap()]);
+        assert!(done.is_success(), "{done:?}");
+    }
+    assert!(answers.next().is_none());
+    assert!(broker.wait().unwrap().success());
 }
 
 #[test]
@@ -219,10 +240,13 @@ fn no_command_is_missing_from_the_table() {
     let tabled: BTreeSet<String> =
         TABLE.iter().flat_map(|row| [1, 2].map(|count| first(row.words, count))).collect();
     for name in shown(&[]) {
-        assert!(NO_ANSWER.contains(&&*name) || tabled.contains(&name), "{name}");
+        assert!(NOT_TABLED.contains(&&*name) || tabled.contains(&name), "{name}");
     }
-    for name in shown(&["service"]) {
-        assert!(name == "help" || tabled.contains(&format!("service {name}")), "service {name}");
+    for group in ["service", "manifest", "config"] {
+        for name in shown(&[group]) {
+            let words = format!("{group} {name}");
+            assert!(name == "help" || words == SHOW || tabled.contains(&words), "{words}");
+        }
     }
 }
 
@@ -237,13 +261,11 @@ fn a_failure_is_told_to_a_person_with_an_exit_code_and_no_trace() {
         for more in [&[][..], &["--json"]] {
             let arguments: Vec<&str> = words.split(' ').chain(more.iter().copied()).collect();
             let done = Finished::of(world.brokerd(&arguments).env("RUST_BACKTRACE", "1"));
-            // Some have no --json, which is a wrong command line.
-            let has_json = !NO_ANSWER.contains(&arguments[0]) || more.is_empty();
-            assert_eq!(done.code(), if has_json { *code } else { 2 }, "{words}: {done:?}");
+            assert_eq!(done.code(), *code, "{words}: {done:?}");
             assert_eq!(done.stdout, "", "{words}");
             assert!(done.stderr.starts_with("error: "), "{words}: {done:?}");
             assert!(!done.stderr.contains("panicked") && !done.stderr.contains("backtrace"), "{done:?}");
-            assert!(!has_json || done.stderr.contains(said), "{words}: {said}: {done:?}");
+            assert!(done.stderr.contains(said), "{words}: {said}: {done:?}");
         }
     }
 }

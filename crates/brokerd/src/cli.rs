@@ -114,6 +114,9 @@ pub(crate) enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the manual page, or write the pages of all commands
     Man(ManArgs),
@@ -218,6 +221,9 @@ pub(crate) struct ManArgs {
     /// Write one page for each command into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -313,6 +319,9 @@ pub(crate) struct ServeArgs {
     pub(crate) sandbox: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    /// Print as JSON where it listens, once it does; the log has `--log json`
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Say whether this program would take over what a broker hands over in this form, and end
     #[arg(long, hide = true, value_name = "FORM")]
     pub(crate) takeover_trial: Option<u32>,

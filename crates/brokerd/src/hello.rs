@@ -23,14 +23,14 @@ pub(crate) fn run(args: &HelloArgs) -> Result<ExitCode, Failure> {
     match blocking::say_hello(&socket, &hello, timeout) {
         Ok(agreement) => {
             if args.json {
-                output::json(&json!({ "negotiated": negotiated(&agreement) }));
+                output::json_answer("hello", &json!({ "negotiated": negotiated(&agreement) }));
             } else {
                 print(args, &agreement);
             }
             Ok(ExitCode::SUCCESS)
         }
         Err(HelloError::Refused(refusal)) if args.json => {
-            output::json(&json!({ "refused": refused(&refusal) }));
+            output::json_answer("hello", &json!({ "refused": refused(&refusal) }));
             Ok(ExitCode::from(EXIT_REFUSED))
         }
         Err(error @ HelloError::Exchange(_)) => {

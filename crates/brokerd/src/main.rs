@@ -104,8 +104,8 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Diagnose { output, admin } => diagnose::command::run(output, &admin),
         Command::Metrics(args) => ask("metrics", AdminVerb::Metrics, &args),
         Command::InstallUnits(args) => units::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Completions { shell } => {
-            shell_help::completions(shell);
+        Command::Completions { shell, json } => {
+            shell_help::completions(shell, json);
             Ok(ExitCode::SUCCESS)
         }
         Command::Man(args) => shell_help::man(&args).map(|()| ExitCode::SUCCESS),

@@ -8,6 +8,7 @@ use broker_protocol::prost::Message;
 use broker_protocol::wire::{BrokerIsolation, ServiceDefinition};
 use broker_transport::{endpoint, files, private_dir};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::cli::{Isolation, ServiceAddArgs, ServiceCommand, ServiceDirArgs, ServiceNameArgs};
 use crate::definitions::DefinitionDir;
@@ -47,7 +48,7 @@ fn add(args: ServiceAddArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::refused(format!("cannot write {}: {error}", file.display())))?;
     let summary = Summary::of(&definition, &wire);
     if args.dir.json {
-        output::json(&summary);
+        output::json_answer("service-add", &summary);
     } else {
         output::line(format_args!("wrote {}", file.display()));
         output::line(format_args!(
@@ -173,7 +174,7 @@ fn list(args: &ServiceDirArgs) -> Result<(), Failure> {
     let dir = definition_dir(args.service_dir.as_ref())?;
     let standings: Vec<Standing> = names(&dir)?.iter().filter_map(|name| standing(&dir, name)).collect();
     if args.json {
-        output::json(&standings);
+        output::json_answer("service-list", &json!({ "services": standings }));
     } else if standings.is_empty() {
         output::for_people(&format!(
             "no definitions in {}; `brokerd service add NAME --binary PATH` writes one\n",
@@ -215,7 +216,7 @@ fn validate(service: Option<ServiceName>, args: &ServiceDirArgs) -> Result<(), F
         return Err(Failure::refused(error));
     }
     if args.json {
-        output::json(&standings);
+        output::json_answer("service-validate", &json!({ "services": standings }));
     } else {
         standings.iter().for_each(print_standing);
     }
@@ -241,7 +242,7 @@ fn show(args: &ServiceNameArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::refused(format!("{}: {error}", file.display())))?;
     let summary = Summary::of(&definition, &wire);
     if args.dir.json {
-        output::json(&summary);
+        output::json_answer("service-show", &summary);
         return Ok(());
     }
     output::line(format_args!("service          {}", summary.service_name));
@@ -269,7 +270,7 @@ fn remove(args: &ServiceNameArgs) -> Result<(), Failure> {
     match std::fs::remove_file(&file) {
         Ok(()) => {
             if args.dir.json {
-                output::json(&serde_json::json!({ "removed": file.display().to_string() }));
+                output::json_answer("service-remove", &json!({ "removed": file.display().to_string() }));
             } else {
                 output::line(format_args!(
                     "removed {}; a backend that runs goes on until it is stopped",

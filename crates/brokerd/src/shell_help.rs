@@ -2,19 +2,32 @@
 //!
 //! Invariant: what `--help` does not show is in neither.
 
+use std::path::Path;
+
 use clap::{Arg, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use serde_json::json;
 
 use crate::cli::{Cli, ManArgs};
 use crate::failure::Failure;
 use crate::output;
 
 /// Prints a shell's completions.
-pub(crate) fn completions(shell: Shell) {
+pub(crate) fn completions(shell: Shell, is_json: bool) {
+    let script = script(shell);
+    if is_json {
+        let content = json!({ "shell": shell.to_string(), "script": script });
+        output::json_answer("completions", &content);
+    } else {
+        output::text_out(&script);
+    }
+}
+
+fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut visible(&Cli::command()), "brokerd", &mut script);
-    output::text_out(&String::from_utf8_lossy(&script));
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// Prints the page of the whole program, or writes those of all its commands.
@@ -22,18 +35,36 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
     let command = visible(&Cli::command());
     match &args.out {
         Some(dir) => {
+            let mut files = Vec::new();
+            list_pages(&command, &dir.join("brokerd"), &mut files);
             let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir));
             written.map_err(|error| {
                 Failure::refused(format!("cannot write manual pages into {}: {error}", dir.display()))
                     .next("make that possible, or choose another directory with --out DIR")
-            })
+            })?;
+            if args.json {
+                output::json_answer("man", &json!({ "files": files }));
+            }
         }
         None => {
             let mut page = Vec::new();
             Man::new(command).render(&mut page).map_err(Failure::refused)?;
-            output::text_out(&String::from_utf8_lossy(&page));
-            Ok(())
+            let page = String::from_utf8_lossy(&page);
+            if args.json {
+                output::json_answer("man", &json!({ "page": page }));
+            } else {
+                output::text_out(&page);
+            }
         }
+    }
+    Ok(())
+}
+
+/// The files of a command's page and of those below it, as they are written.
+fn list_pages(command: &clap::Command, page: &Path, files: &mut Vec<String>) {
+    files.push(format!("{}.1", page.display()));
+    for below in command.get_subcommands() {
+        list_pages(below, Path::new(&format!("{}-{}", page.display(), below.get_name())), files);
     }
 }
 
@@ -57,7 +88,7 @@ fn visible(command: &clap::Command) -> clap::Command {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::collections::BTreeSet;
     use std::process::Command;
 
     use clap::ValueEnum;
@@ -97,12 +128,6 @@ mod tests {
         assert!(all.len() > 20 && all.iter().any(|of| of.is_hidden));
         assert!(all.iter().any(|of| !of.hidden.is_empty()));
         all
-    }
-
-    fn script(shell: Shell) -> String {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut visible(&Cli::command()), "brokerd", &mut script);
-        String::from_utf8(script).unwrap()
     }
 
     /// Runs a program that has something to say about what was written; says so where there is none.
@@ -146,7 +171,12 @@ mod tests {
     #[test]
     fn every_command_that_is_shown_has_a_page_with_its_options() {
         let dir = tempfile::tempdir().unwrap();
-        man(&ManArgs { out: Some(dir.path().join("man1")) }).unwrap();
+        man(&ManArgs { out: Some(dir.path().join("man1")), json: false }).unwrap();
+        let mut told = Vec::new();
+        list_pages(&visible(&Cli::command()), &dir.path().join("man1/brokerd"), &mut told);
+        let written = std::fs::read_dir(dir.path().join("man1")).unwrap();
+        let written: BTreeSet<_> = written.map(|entry| entry.unwrap().path().display().to_string()).collect();
+        assert_eq!(BTreeSet::from_iter(told), written);
         for of in all() {
             let file = dir.path().join(format!("man1/{}.1", of.page));
             assert_eq!(file.exists(), !of.is_hidden, "{}", of.page);

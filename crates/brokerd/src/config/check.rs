@@ -3,7 +3,6 @@
 //! Asks no broker and changes nothing. Exit codes: 0 it would be taken, 1 it would not, 2 there is nothing to read.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -15,9 +14,6 @@ use crate::output;
 
 #[derive(Serialize)]
 struct Report {
-    schema_version: u32,
-    command: &'static str,
-    generated_at_unix_ms: u64,
     file: Option<String>,
     /// Whether there is one.
     found: bool,
@@ -31,17 +27,7 @@ struct Report {
 pub(crate) fn run(args: &ConfigCheckArgs) -> Result<ExitCode, Failure> {
     let location = Location::new(args.file.as_deref())?;
     let file = location.path().map(|path| path.display().to_string());
-    let generated_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut report = Report {
-        schema_version: 1,
-        command: "config-check",
-        generated_at_unix_ms: u64::try_from(generated_at.as_millis()).unwrap_or(u64::MAX),
-        file,
-        found: true,
-        ok: false,
-        error: None,
-        problems: Vec::new(),
-    };
+    let mut report = Report { file, found: true, ok: false, error: None, problems: Vec::new() };
     let (code, lines) = match location.read() {
         Ok(file) => {
             report.ok = true;
@@ -68,7 +54,7 @@ pub(crate) fn run(args: &ConfigCheckArgs) -> Result<ExitCode, Failure> {
         }
     };
     if args.json {
-        output::json(&report);
+        output::json_answer("config-check", &report);
     } else {
         output::text_out(&(lines.join("\n") + "\n"));
     }

@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_option_of_serve_is_a_key_or_makes_no_sense_in_a_file() {
-        let not_in_a_file = ["help", "config", "backends", "takeover", "takeover_trial"];
+        let not_in_a_file = ["help", "json", "config", "backends", "takeover", "takeover_trial"];
         let command = Cli::command();
         for argument in command.find_subcommand("serve").unwrap().get_arguments() {
             let id = argument.get_id().as_str();

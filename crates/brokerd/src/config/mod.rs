@@ -13,5 +13,5 @@ pub(crate) mod keys;
 mod parse;
 mod problem;
 
-pub(crate) use file::{CONFIG_VARIABLE, File, Location, NotRead};
-pub(crate) use parse::Values;
+pub(crate) use file::{CONFIG_VARIABLE, Fault, File, Location, NotRead};
+pub(crate) use parse::{Values, levels};

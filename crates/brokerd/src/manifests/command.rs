@@ -140,7 +140,7 @@ fn list(args: &ManifestArgs) -> Result<ExitCode, Failure> {
     let dir = args.dir()?;
     let rows: Vec<_> = all(&dir)?.iter().map(Row::of).collect();
     if args.json {
-        print("manifest", &dir, json!(rows));
+        print("manifest-list", &dir, json!(rows));
     } else if rows.is_empty() {
         output::line(format_args!("no manifests in {}", dir.path().display()));
     } else {
@@ -165,7 +165,7 @@ fn show(service: &ServiceName, version: &Version, args: &ManifestArgs) -> Result
     })?;
     let shown = shown(&path, &manifest);
     if args.json {
-        print("manifest", &dir, json!([shown]));
+        print("manifest-show", &dir, json!([shown]));
     } else {
         text(&shown, 0);
     }
@@ -257,7 +257,7 @@ fn verify(files: &[PathBuf], args: &ManifestArgs) -> Result<ExitCode, Failure> {
     };
     let damaged = found.iter().filter(|found| found.content.is_err()).count();
     if args.json {
-        print("manifest", &dir, json!(found.iter().map(Row::of).collect::<Vec<_>>()));
+        print("manifest-verify", &dir, json!(found.iter().map(Row::of).collect::<Vec<_>>()));
     } else {
         for Found { path, content } in &found {
             match content {
@@ -309,7 +309,7 @@ fn prune(is_dry: bool, args: &ManifestArgs) -> Result<ExitCode, Failure> {
         }));
     }
     if args.json {
-        print("manifest", &dir, json!(rows));
+        print("manifest-prune", &dir, json!(rows));
     } else if rows.is_empty() {
         output::line(format_args!("no manifests in {}", dir.path().display()));
     }

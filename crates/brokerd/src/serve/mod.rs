@@ -28,6 +28,7 @@ mod succession;
 mod tidying;
 mod watches;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use broker_transport::listener::{AcceptError, DEFAULT_BACKLOG, Listener};
 use broker_transport::process::Spawner;
 use broker_transport::stop_requests::{self, ReloadRequests, StopRequests};
 use clap::ArgMatches;
+use serde_json::json;
 use tokio::runtime::{Builder, LocalOptions};
 
 use self::clock::Clock;
@@ -73,6 +75,8 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
     let descriptors = DescriptorLimit::raise();
     place::require_descriptors()?;
     let (takeover, trial) = (args.takeover, args.takeover_trial);
+    // Whoever reads that has read it from the predecessor.
+    let is_told = args.json && takeover.is_none();
     let resolver = Resolver::new(args, matches)?;
     let mut settings = resolver.resolve()?;
     if let Some(form) = trial {
@@ -96,7 +100,7 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
     };
     // This thread forks from now on, and what serves is another one: a process's first thread lives as long as it.
     let setup = Setup { settings, resolver, descriptors, level };
-    let served = Spawner::serve_here(move |spawner| run_loop(setup, place, takeover, spawner));
+    let served = Spawner::serve_here(move |spawner| run_loop(setup, place, takeover, is_told, spawner));
     served.map_err(|error| failure("cannot start the thread that serves", error))?
 }
 
@@ -108,6 +112,7 @@ fn run_loop(
     setup: Setup,
     place: Place,
     takeover: Option<Takeover>,
+    is_told: bool,
     spawner: Spawner,
 ) -> Result<ExitCode, Failure> {
     // Those that follow inherit that: a signal is for this thread, which lets it through when it listens.
@@ -140,6 +145,9 @@ fn run_loop(
         tokio::task::spawn_local(reload::whenever_asked(Rc::clone(&shell), reload));
         let manager = Rc::new(manager);
         tokio::task::spawn_local(Rc::clone(&manager).keep_told(Rc::clone(&shell)));
+        if is_told {
+            tell_place(&shell.settings());
+        }
         let exit = serve(&shell, &listener, stop).await;
         manager.stopping();
         shell.moves().forget_endpoint();
@@ -190,6 +198,21 @@ impl From<Ended> for ExitCode {
             Ended::AtOnce => Self::from(EXIT_REFUSED),
         }
     }
+}
+
+/// Says to a program where the broker listens.
+fn tell_place(settings: &Settings) {
+    let path = |path: &Path| path.display().to_string();
+    output::json_answer(
+        "serve",
+        &json!({
+            "broker_instance": settings.instance.value.to_string(),
+            "broker_pid": std::process::id(),
+            "socket": path(&settings.socket.value),
+            "service_dir": path(&settings.service_dir.value),
+            "state_dir": path(&settings.state_dir.value),
+        }),
+    );
 }
 
 async fn serve(shell: &Rc<Shell>, listener: &Listener, mut stop: StopRequests) -> Ended {
