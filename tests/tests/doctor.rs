@@ -6,6 +6,8 @@
 mod backends;
 #[path = "doctor/broker.rs"]
 mod broker;
+#[path = "doctor/configuration.rs"]
+mod configuration;
 #[path = "doctor/definitions.rs"]
 mod definitions;
 #[path = "doctor/directories.rs"]

@@ -13,6 +13,13 @@ fn a_variable_that_is_wrong_is_told_and_mended_in_the_shell_that_has_it() {
             ("RUNNING_PROCESS_BROKER_CLIENT_TIMEOUT_MS", "soon", "env.client-timeout", "FAIL", "soon"),
             ("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS", "0", "env.hello-timeout", "FAIL", "\"0\""),
             ("RUNNING_PROCESS_SERVICE_DEF_DIR", "services", "env.service-def-dir", "FAIL", "services"),
+            (
+                "RUNNING_PROCESS_BROKER_HELLO_BURST",
+                "many",
+                "env.settings",
+                "FAIL",
+                "HELLO_BURST: invalid value",
+            ),
             ("RUNNING_PROCESS_BROKER_ALLOW_PRIVILEGED", "yes", "env.allow-privileged", "WARN", "yes"),
             ("RUNNING_PROCESS_BROKER_V1_INSTANCE", "shared", "env.backend", "WARN", "V1_INSTANCE"),
             ("RUNNING_PROCESS_UNHEARD_OF_BY_ANYBODY", "1", "env.unknown", "WARN", "means nothing"),
@@ -22,6 +29,7 @@ fn a_variable_that_is_wrong_is_told_and_mended_in_the_shell_that_has_it() {
             ("RUNNING_PROCESS_BROKER_CLIENT_TIMEOUT_MS", "5", "env.client-timeout", "WARN", "5 ms"),
             ("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS", "5", "env.hello-timeout", "WARN", "5 ms"),
             ("RUNNING_PROCESS_SERVICE_DEF_DIR", "my services", "env.service-def-dir", "FAIL", "my services"),
+            ("RUST_LOG", "brokerd=loud", "env.settings", "FAIL", "RUST_LOG: expected a level"),
             ("RUNNING_PROCESS_DISBALE", "1", "env.unknown", "WARN", "RUNNING_PROCESS_DISABLE does"),
         ],
     ];

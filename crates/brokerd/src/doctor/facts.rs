@@ -1,13 +1,15 @@
 //! What the checks look at: whom and where they are asked about, and what the broker answers.
 //!
-//! Invariant: the broker is asked once, when the first check wants to know.
+//! Invariant: the broker is asked once, and the configuration file read once, when the first check wants to know.
 
 use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 
 use super::contact::Contact;
 use super::mend;
 use super::place::{self, Place};
 use crate::cli::DoctorArgs;
+use crate::config::{CONFIG_VARIABLE, Fault, File, Location, NotRead, keys};
 use crate::definitions::DefinitionDir;
 
 /// What every check gets.
@@ -16,7 +18,8 @@ pub(super) struct Facts {
     pub(super) socket: Place,
     pub(super) runtime_dir: Place,
     pub(super) service_dir: Place,
-    pub(super) state_dir: Place,
+    configuration: OnceCell<Result<File, NotRead>>,
+    state_dir: OnceCell<Place>,
     contact: OnceCell<Contact>,
 }
 
@@ -26,10 +29,31 @@ impl Facts {
             socket: place::socket(&args),
             runtime_dir: place::runtime_dir(),
             service_dir: place::service_dir(&args),
-            state_dir: place::state_dir(&args),
+            configuration: OnceCell::new(),
+            state_dir: OnceCell::new(),
             contact: OnceCell::new(),
             args,
         }
+    }
+
+    /// The file that a broker which is started here would read.
+    pub(super) fn configuration(&self) -> Result<&File, &NotRead> {
+        let read = || {
+            let named =
+                std::env::var_os(CONFIG_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+            match Location::new(named.as_deref()) {
+                Ok(location) => location.read(),
+                // A relative path in a directory that is gone.
+                Err(_) => Err(NotRead { path: named.unwrap_or_default().into(), fault: Fault::Absent }),
+            }
+        };
+        self.configuration.get_or_init(read).as_ref()
+    }
+
+    /// Where the lifecycle events go.
+    pub(super) fn state_dir(&self) -> &Place {
+        let configured = || self.configuration().ok()?.values.text(&keys::STATE_DIR).map(Path::new);
+        self.state_dir.get_or_init(|| place::state_dir(&self.args, configured()))
     }
 
     /// What became of asking the broker; `None` where nobody can tell where it listens.

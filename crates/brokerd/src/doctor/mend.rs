@@ -97,6 +97,14 @@ pub(super) fn make_own_and_private(path: &Path) -> String {
     make_private(path)
 }
 
+/// Lets the owner of a file read it.
+pub(super) fn make_readable(path: &Path) -> String {
+    if is_windows() {
+        return format!("icacls {} /grant \"%USERNAME%\":R", word(path));
+    }
+    as_owner(path, &format!("chmod u+r {}", word(path)))
+}
+
 /// Makes a file one that its owner can execute.
 pub(super) fn make_executable(path: &Path) -> String {
     if is_windows() {

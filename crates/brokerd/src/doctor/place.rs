@@ -8,6 +8,7 @@ use broker_transport::endpoint::{self, EndpointError, Platform};
 
 use super::mend;
 use crate::cli::DoctorArgs;
+use crate::config::keys;
 
 /// What a place is chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +82,10 @@ fn by_variable(variables: &[&'static str], default: Chosen) -> Chosen {
     variables.iter().find(is_set).map_or(default, |variable| Chosen::Variable(variable))
 }
 
-fn by_option(path: &Path) -> Place {
+fn by(chosen: Chosen, path: &Path) -> Place {
     let absolute = std::path::absolute(path);
     let path = absolute.map_err(|_| EndpointError::NoDirectory { path: path.to_path_buf() });
-    Place { path, chosen: Chosen::Option }
+    Place { path, chosen }
 }
 
 /// Where this user's sockets lie.
@@ -109,7 +110,7 @@ pub(super) fn socket(args: &DoctorArgs) -> Place {
 /// Where the definitions are.
 pub(super) fn service_dir(args: &DoctorArgs) -> Place {
     match &args.service_dir {
-        Some(path) => by_option(path),
+        Some(path) => by(Chosen::Option, path),
         None => Place {
             path: endpoint::service_definition_dir(),
             chosen: by_variable(
@@ -123,11 +124,15 @@ pub(super) fn service_dir(args: &DoctorArgs) -> Place {
     }
 }
 
-/// Where the lifecycle events go.
-pub(super) fn state_dir(args: &DoctorArgs) -> Place {
-    match &args.state_dir {
-        Some(path) => by_option(path),
-        None => Place {
+/// Where the lifecycle events go; `configured` is what the configuration file says.
+pub(super) fn state_dir(args: &DoctorArgs, configured: Option<&Path>) -> Place {
+    let variable = keys::STATE_DIR.env();
+    let named = std::env::var_os(variable).filter(|value| !value.is_empty());
+    match (&args.state_dir, named, configured) {
+        (Some(path), ..) => by(Chosen::Option, path),
+        (None, Some(path), _) => by(Chosen::Variable(variable), path.as_ref()),
+        (None, None, Some(path)) => by(Chosen::OptionOfServe("--state-dir"), path),
+        (None, None, None) => Place {
             path: endpoint::state_dir(),
             chosen: match Platform::CURRENT {
                 Platform::Linux => by_variable(&["XDG_STATE_HOME"], Chosen::Default("XDG_STATE_HOME")),

@@ -4,7 +4,6 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -26,9 +25,6 @@ pub(super) struct Report {
 
 #[derive(Serialize)]
 struct Body<'a> {
-    schema_version: u32,
-    command: &'static str,
-    generated_at_unix_ms: u64,
     checks: &'a [Row],
     summary: Summary,
 }
@@ -92,14 +88,7 @@ impl Report {
     }
 
     pub(super) fn print_json(&self) {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        output::json(&Body {
-            schema_version: 1,
-            command: "doctor",
-            generated_at_unix_ms: u64::try_from(unix).unwrap_or(u64::MAX),
-            checks: &self.rows,
-            summary: self.summary(),
-        });
+        output::json_answer("doctor", &Body { checks: &self.rows, summary: self.summary() });
     }
 
     pub(super) fn print_text(&self) {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an id never changes its meaning; docs/doctor.md says what each means.
 
-use super::checks::{backends, broker, definitions, dirs, endpoint, env, system, systemd};
+use super::checks::{backends, broker, config, definitions, dirs, endpoint, env, system, systemd};
 use super::facts::Facts;
 use super::finding::Finding;
 
@@ -33,6 +33,7 @@ pub(super) const CHECKS: &[Check] = &[
     one("env.client-timeout", env::client_timeout),
     one("env.hello-timeout", env::hello_timeout),
     one("env.service-def-dir", env::service_def_dir),
+    one("env.settings", env::of_settings),
     one("env.allow-privileged", env::allow_privileged),
     one("env.backend", env::of_a_backend),
     one("env.unknown", env::unknown),
@@ -43,6 +44,8 @@ pub(super) const CHECKS: &[Check] = &[
     one("system.descriptors", system::descriptors),
     one("system.clock", system::clock),
     one("system.file-times", system::file_times),
+    one("config.file", config::file),
+    one("config.service-dir", config::service_dir),
     one("dirs.runtime-dir", dirs::runtime),
     one("dirs.socket-dir", dirs::socket),
     one("dirs.service-dir", dirs::services),

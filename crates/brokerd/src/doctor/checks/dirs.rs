@@ -28,17 +28,17 @@ pub(in crate::doctor) fn services(facts: &Facts) -> Finding {
 }
 
 pub(in crate::doctor) fn state(facts: &Facts) -> Finding {
-    private(&facts.state_dir)
+    private(facts.state_dir())
 }
 
 /// Where the lifecycle events are appended, below the state directory.
 pub(in crate::doctor) fn events(facts: &Facts) -> Finding {
-    let Some(state) = facts.state_dir.known() else { return Finding::skip("no state directory is known") };
+    let Some(state) = facts.state_dir().known() else { return Finding::skip("no state directory is known") };
     let events = state.join("events");
     if !events.exists() {
         return Finding::skip(format!("{} is not there yet", events.display()));
     }
-    let place = Place { path: Ok(events.clone()), chosen: facts.state_dir.chosen };
+    let place = Place { path: Ok(events.clone()), chosen: facts.state_dir().chosen };
     let log = events.join("lifecycle.pb");
     match files::facts(&log) {
         Ok(facts) if facts.kind != files::FileKind::Regular => Finding::warn(
@@ -153,7 +153,7 @@ fn places(facts: &Facts) -> Vec<(&Place, PathBuf)> {
     if let Some(Ok(beside)) = facts.socket.known().map(endpoint::dir_beside) {
         places.push((&facts.socket, beside));
     }
-    for place in [&facts.runtime_dir, &facts.state_dir] {
+    for place in [&facts.runtime_dir, facts.state_dir()] {
         if let Some(path) = place.known() {
             places.push((place, path.to_path_buf()));
         }

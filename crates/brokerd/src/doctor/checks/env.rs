@@ -1,13 +1,16 @@
 //! The environment: every `RUNNING_PROCESS_*` variable, and what places are derived from.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use broker_client::{DISABLE_VARIABLE, TIMEOUT_VARIABLE, broker_is_enabled, round_trip_timeout};
 use broker_transport::endpoint::{Platform, SERVICE_DEF_DIR_VARIABLE};
 use broker_transport::{files, identity};
+use clap::CommandFactory;
+use clap::builder::Resettable;
 
-use crate::config::{CONFIG_VARIABLE, keys};
+use crate::cli::Cli;
+use crate::config::{CONFIG_VARIABLE, keys, levels};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 use crate::doctor::{mend, place};
@@ -97,6 +100,48 @@ pub(in crate::doctor) fn service_def_dir(_: &Facts) -> Finding {
         .detail("clients refuse it, and a broker takes it from wherever it is started"),
         Some(value) => Finding::pass(value.to_string_lossy()),
     }
+}
+
+/// The variables of settings that have no check of their own: each as `brokerd serve` would take it.
+pub(in crate::doctor) fn of_settings(_: &Facts) -> Finding {
+    let of_their_own = [keys::HELLO_TIMEOUT_MS.key.env(), SERVICE_DEF_DIR_VARIABLE];
+    let set: Vec<_> = (keys::ENTRIES.iter().map(|entry| entry.key()))
+        .filter_map(|key| Some((key, key.variable?)))
+        .filter(|(_, variable)| !of_their_own.contains(variable))
+        .filter_map(|(key, variable)| {
+            Some((key, variable, value(variable).filter(|value| !value.is_empty())?))
+        })
+        .collect();
+    let bad: Vec<_> = (set.iter())
+        .filter_map(|(key, variable, value)| Some((*variable, refused_by_serve(key, variable, value)?)))
+        .collect();
+    if !bad.is_empty() {
+        let found: Vec<_> = bad.iter().map(|(variable, why)| format!("{variable}: {why}")).collect();
+        return Finding::fail(found.join("; "), mend::unset(bad.iter().map(|(variable, _)| variable)))
+            .detail("`brokerd serve` refuses to begin");
+    }
+    match set.iter().map(|(_, variable, _)| *variable).collect::<Vec<_>>() {
+        none if none.is_empty() => Finding::pass("none set: the file and the defaults hold"),
+        set => Finding::pass(format!("{} can be taken", set.join(", "))),
+    }
+}
+
+/// What `serve` has against a setting's value.
+fn refused_by_serve(key: &keys::Key, variable: &str, value: &OsStr) -> Option<String> {
+    if variable == keys::LEVEL_VARIABLE {
+        return value.to_str().and_then(|text| levels(text).err());
+    }
+    let mut option = OsString::from(key.flag?);
+    option.push("=");
+    option.push(value);
+    // By the definition of the command line, without what the environment has to say to it.
+    let alone =
+        |serve: clap::Command| serve.mut_args(|arg| arg.env(Resettable::<clap::builder::OsStr>::Reset));
+    let command = Cli::command().mut_subcommand("serve", alone);
+    let error = command.try_get_matches_from([OsStr::new("brokerd"), OsStr::new("serve"), &option]).err()?;
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    Some(line.strip_prefix("error: ").unwrap_or(line).to_owned())
 }
 
 pub(in crate::doctor) fn allow_privileged(_: &Facts) -> Finding {

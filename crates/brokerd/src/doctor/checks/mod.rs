@@ -2,6 +2,7 @@
 
 pub(super) mod backends;
 pub(super) mod broker;
+pub(super) mod config;
 pub(super) mod definitions;
 pub(super) mod dirs;
 pub(super) mod endpoint;

@@ -152,7 +152,7 @@ fn looked_at(facts: &Facts) -> Vec<PathBuf> {
         let names = definitions.names().unwrap_or_default();
         paths.extend(names.iter().map(|name| definitions.file(name.as_str())));
     }
-    paths.extend(facts.state_dir.known().map(|state| state.join("events").join("lifecycle.pb")));
+    paths.extend(facts.state_dir().known().map(|state| state.join("events").join("lifecycle.pb")));
     paths
 }
 
