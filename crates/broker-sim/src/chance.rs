@@ -35,6 +35,11 @@ impl Chance {
         Duration::from_nanos(self.0.u64(..=most >> order))
     }
 
+    /// A duration of up to `most`, none likelier than another.
+    pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
+        Duration::from_nanos(self.0.u64(..=u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.0.u8(..)).collect()
     }

@@ -76,7 +76,7 @@ pub(crate) struct Connection {
     pub(crate) adopted_by: Option<Incarnation>,
 }
 
-impl World {
+impl World<'_> {
     /// A client connects, and the next one will.
     pub(crate) fn client_connects(&mut self) -> Result<(), Violation> {
         let come = self.plan.connections - self.clients_to_come;
@@ -205,7 +205,7 @@ impl World {
                 match self.disk.look(service, known) {
                     Look::Done(check) => self.hello(number, check),
                     Look::Reading(check) => {
-                        self.enter_within(WAY, Event::DefinitionRead(number, check));
+                        self.enter_within(WAY, Event::DefinitionRead(self.reign, number, check));
                         Ok(())
                     }
                 }
@@ -262,7 +262,7 @@ impl World {
     }
 
     /// Carries out an answer: it is written, or the connection is passed on.
-    fn reply(&mut self, number: Number, reply: Reply) -> Result<(), Violation> {
+    pub(crate) fn reply(&mut self, number: Number, reply: Reply) -> Result<(), Violation> {
         self.history.replied(&reply);
         match reply {
             Reply::Negotiated(agreed) => {

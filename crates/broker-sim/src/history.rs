@@ -37,6 +37,10 @@ pub struct Figures {
     pub emitted: u64,
     /// Connections that were closed without a reply.
     pub closed_silently: u64,
+    /// Brokers that went on as another program.
+    pub succeeded: u64,
+    /// Brokers that were killed.
+    pub crashed: u64,
 }
 
 impl Figures {
@@ -48,6 +52,8 @@ impl Figures {
         self.adoptions += other.adoptions;
         self.emitted += other.emitted;
         self.closed_silently += other.closed_silently;
+        self.succeeded += other.succeeded;
+        self.crashed += other.crashed;
     }
 }
 
@@ -92,6 +98,14 @@ impl History {
 
     pub(crate) const fn emitted(&mut self) {
         self.figures.emitted += 1;
+    }
+
+    pub(crate) const fn succeeded(&mut self) {
+        self.figures.succeeded += 1;
+    }
+
+    pub(crate) const fn crashed(&mut self) {
+        self.figures.crashed += 1;
     }
 
     pub(crate) const fn replied(&mut self, reply: &Reply) {

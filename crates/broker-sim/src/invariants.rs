@@ -2,13 +2,15 @@
 
 use std::fmt::Display;
 
+use broker_core::admission::PeerKey;
 use broker_core::backends::BackendState;
 use broker_core::broker::{Footprint, StartOrder};
 use broker_core::hello::{Admitted, Negotiation};
 
 use crate::clients::Stage;
+use crate::disk::{service_name, version_name};
 use crate::history::Violation;
-use crate::kernel::Parent;
+use crate::kernel::{Incarnation, Parent};
 use crate::starts::is_same_backend;
 use crate::world::World;
 
@@ -16,7 +18,20 @@ use crate::world::World;
 /// each attempt of its budget and for its end.
 const TIMERS_PER_BACKEND: usize = 6;
 
-impl World {
+/// What the broker counted when it was looked at last.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    connections: usize,
+    by_peer: Vec<(PeerKey, [usize; 4])>,
+}
+
+impl Counted {
+    fn of(&self, peer: PeerKey) -> Option<[usize; 4]> {
+        self.by_peer.iter().find(|(of, _)| *of == peer).map(|(_, held)| *held)
+    }
+}
+
+impl World<'_> {
     pub(crate) fn violated(&self, invariant: &'static str, what: impl Display) -> Violation {
         self.history.violation(invariant, what)
     }
@@ -51,7 +66,9 @@ impl World {
         }
         let limits = self.plan.config.connections;
         let handoffs = self.plan.config.hello.handoff;
-        if kept.connections > limits.total() || kept.handoffs > handoffs.capacity {
+        // Lower limits evict nobody: what was there before they came may stay, and not grow.
+        let most = limits.total().max(self.counted.connections);
+        if kept.connections > most || kept.handoffs > handoffs.capacity {
             return Err(self.violated("bounds are never exceeded", format_args!("{kept:?}")));
         }
         let most = [
@@ -60,10 +77,17 @@ impl World {
             self.plan.config.starts_per_peer,
             handoffs.per_peer,
         ];
-        let peers: Vec<_> = self.connections.values().map(|connection| connection.peer).collect();
-        for peer in peers {
+        let before = std::mem::take(&mut self.counted);
+        self.counted.connections = kept.connections;
+        for peer in self.connections.values().map(|connection| connection.peer) {
+            if self.counted.of(peer).is_some() {
+                continue;
+            }
             let held = self.broker.held_by(peer);
-            if held.iter().zip(&most).any(|(held, most)| held > most) {
+            let before = before.of(peer).unwrap_or_default();
+            self.counted.by_peer.push((peer, held));
+            let is_over = |at: usize| held[at] > most[at].max(before[at]);
+            if (0..held.len()).any(is_over) {
                 return Err(self.violated(
                     "bounds are never exceeded",
                     format_args!("{peer:?} holds {held:?} of {most:?}"),
@@ -89,6 +113,14 @@ impl World {
                     "{:?} was started and lives, and the broker takes it for {state:?}",
                     start.order.slot
                 );
+                return Err(self.violated("one live backend per key", what));
+            }
+        }
+        for (slot, incarnation) in &self.adopted {
+            let Some(process) = self.kernel.get(*incarnation) else { continue };
+            let live = self.broker.backend(*slot).and_then(|backend| backend.state().live());
+            if live.is_none_or(|live| live.pid != Some(process.pid)) {
+                let what = format!("{slot:?} was adopted and lives, and the broker takes it for {live:?}");
                 return Err(self.violated("one live backend per key", what));
             }
         }
@@ -130,6 +162,16 @@ impl World {
         self.ledger
             .start_ordered(self.now, order.slot)
             .map_err(|what| self.violated("budgets are never exceeded", what))?;
+        let is_adopted = |incarnation: &Incarnation| {
+            self.kernel.get(*incarnation).is_some_and(|process| {
+                let (service, version) = (service_name(process.service), version_name(process.version));
+                order.definition.service().as_str() == service && order.version.to_string() == version
+            })
+        };
+        if self.adopted.values().any(is_adopted) {
+            let what = format!("{:?} is started while one that was adopted lives", order.slot);
+            return Err(self.violated("one live backend per key", what));
+        }
         let other = self.starts.values().find(|start| is_same_backend(&start.order, order));
         match other {
             None => Ok(()),

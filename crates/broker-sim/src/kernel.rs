@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use broker_core::backends::ControlKey;
 use broker_core::handoff::BackendSlot;
+use broker_protocol::Capabilities;
 
 use crate::starts::StartNumber;
 
@@ -33,8 +34,8 @@ pub(crate) struct Process {
     pub(crate) service: usize,
     pub(crate) version: usize,
     pub(crate) endpoint: String,
-    /// Its end of a control connection.
-    pub(crate) control: Option<ControlKey>,
+    /// Its end of a control connection, and what it has announced there.
+    pub(crate) control: Option<(ControlKey, Capabilities)>,
     /// Where the broker watches for its end because it has answered a probe there.
     pub(crate) watched_in: Vec<BackendSlot>,
     pub(crate) is_stubborn: bool,
@@ -91,6 +92,12 @@ impl Kernel {
             .iter()
             .find(|(_, process)| process.endpoint == endpoint)
             .map(|(incarnation, _)| *incarnation)
+    }
+
+    /// Whoever has watched for ends is there no more.
+    pub(crate) fn nobody_watches(&mut self) {
+        let all = self.processes.values_mut().chain(self.ended.values_mut());
+        all.for_each(|process| process.watched_in.clear());
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (Incarnation, &Process)> {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use broker_core::admission::PeerKey;
-use broker_core::backends::{SPAWN_ATTEMPTS, SPAWN_WINDOW};
+use broker_core::admission::{PeerKey, RateLimit};
+use broker_core::backends::{Origin, SPAWN_ATTEMPTS, SPAWN_WINDOW};
 use broker_core::broker::{DefinitionCheck, Input};
 use broker_core::handoff::BackendSlot;
 use broker_core::hello::Negotiation;
@@ -18,6 +18,7 @@ use crate::plan::Plan;
 pub(crate) struct Told {
     pub(crate) pid: u32,
     pub(crate) endpoint: String,
+    origin: Origin,
 }
 
 /// The plain book-keeping.
@@ -55,6 +56,33 @@ impl Ledger {
             definitions: BTreeMap::new(),
             adoptions: 0,
         }
+    }
+
+    /// Other limits hold. A peer may have had what the former ones gave it, so the higher ones are what counts.
+    pub(crate) fn limited_to(&mut self, rate: RateLimit) {
+        self.burst = self.burst.max(rate.burst().into());
+        self.refill = self.refill.max(rate.refill_per_second().into());
+    }
+
+    /// Another broker has taken over: permits and budgets begin anew, and what was issued is never good again.
+    pub(crate) fn begins_anew(&mut self, now: Now) {
+        self.admitted.clear();
+        self.began = now.monotonic;
+        self.attempts.clear();
+        self.live.clear();
+        self.definitions.clear();
+    }
+
+    /// Another broker has begun, which knows nothing of the former one.
+    pub(crate) fn forgets_everything(&mut self, now: Now) {
+        self.begins_anew(now);
+        self.ids.clear();
+        self.issued.clear();
+    }
+
+    /// A backend runs that the broker has not started.
+    pub(crate) fn runs(&mut self, slot: BackendSlot, pid: u32, endpoint: String) {
+        self.live.insert(slot, Told { pid, endpoint, origin: Origin::Started });
     }
 
     /// A Hello got a permit.
@@ -130,10 +158,11 @@ impl Ledger {
                 if matches!(input, Input::Started { .. }) {
                     self.attempts.remove(slot);
                 }
-                self.live.insert(*slot, Told { pid: *pid, endpoint: endpoint.clone() });
+                self.live
+                    .insert(*slot, Told { pid: *pid, endpoint: endpoint.clone(), origin: Origin::Started });
             }
-            Input::Exited { slot, pid, .. } => {
-                if self.live.get(slot).is_some_and(|told| told.pid == *pid) {
+            Input::Exited { slot, pid, origin, .. } => {
+                if self.live.get(slot).is_some_and(|told| told.pid == *pid && told.origin == *origin) {
                     self.live.remove(slot);
                 }
             }
@@ -141,7 +170,8 @@ impl Ledger {
                 self.live.remove(slot);
             }
             Input::Adopted { slot, outcome: Ok((pid, endpoint)) } => {
-                self.live.insert(*slot, Told { pid: *pid, endpoint: endpoint.clone() });
+                self.live
+                    .insert(*slot, Told { pid: *pid, endpoint: endpoint.clone(), origin: Origin::Adopted });
             }
             Input::Adopted { outcome: Err(_), .. }
             | Input::Probed { .. }

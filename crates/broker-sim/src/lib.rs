@@ -28,6 +28,7 @@ mod ledger;
 mod offers;
 mod plan;
 mod starts;
+mod successors;
 mod world;
 
 use broker_core::broker::Broker;

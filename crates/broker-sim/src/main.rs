@@ -50,10 +50,12 @@ fn main() -> ExitCode {
         }
     }
     let took = began.elapsed().as_secs_f64();
-    let Figures { events, agreements, refusals, adoptions, emitted, closed_silently } = all;
+    let Figures { events, agreements, refusals, adoptions, emitted, closed_silently, succeeded, crashed } =
+        all;
     println!("{} seeds from {}: every invariant held", arguments.seeds, arguments.first);
     println!("{events} events in {took:.1} s, {:.0} events/s", events as f64 / took);
     println!("{agreements} agreements, {refusals} refusals, {adoptions} connections adopted");
     println!("{closed_silently} connections closed without a reply, {emitted} lifecycle events");
+    println!("{succeeded} brokers went on as another program, {crashed} were killed");
     ExitCode::SUCCESS
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_core::admission::PeerKey;
 use broker_core::backends::ControlKey;
-use broker_core::broker::Input;
+use broker_core::broker::{Input, NotRegistered};
 use broker_core::handoff::{BackendSlot, Settlement};
 use broker_core::hello::{BackendHandoff, Handover, Negotiation};
 use broker_protocol::control::Announcement;
@@ -14,7 +14,7 @@ use broker_protocol::{Capabilities, ConnectionId, HandoffToken};
 use crate::clients::{Number, Stage};
 use crate::disk::{service_name, version_name};
 use crate::history::Violation;
-use crate::kernel::{Incarnation, Parent};
+use crate::kernel::{Incarnation, Parent, Process};
 use crate::world::{Event, WAY, World};
 
 /// Longest that an answer takes where its backend is slow.
@@ -29,7 +29,7 @@ pub(crate) struct Parked {
     control: Option<ControlKey>,
 }
 
-impl World {
+impl World<'_> {
     /// Passes a connection on, as the daemon does.
     pub(crate) fn pass_on(&mut self, number: Number, agreed: Negotiation) -> Result<(), Violation> {
         let slot = agreed.route.slot();
@@ -198,12 +198,12 @@ impl World {
 
     fn control_opens(&mut self, slot: BackendSlot, incarnation: Incarnation) {
         let control = ControlKey::new(self.number());
-        if let Some(process) = self.kernel.get_mut(incarnation) {
-            process.control = Some(control);
-        }
         let both = Capabilities::HANDLE_PASSING | Capabilities::EARLY_DATA;
         let announced = [Capabilities::empty(), Capabilities::HANDLE_PASSING, both, both];
         let announced = announced[self.chance.below(announced.len())];
+        if let Some(process) = self.kernel.get_mut(incarnation) {
+            process.control = Some((control, announced));
+        }
         self.controls.insert(slot, (control, incarnation));
         self.tell(Input::ControlOpened { slot, control, announced });
         if self.chance.percent(self.plan.faults.lost_controls) {
@@ -214,14 +214,7 @@ impl World {
     /// A backend that nobody started connects, and says what it is.
     pub(crate) fn daemon_connects(&mut self, incarnation: Incarnation) {
         let Some(process) = self.kernel.get(incarnation) else { return };
-        let peer = PeerKey::new(1_000, Some(process.pid));
-        let announcement = Announcement {
-            service_name: service_name(process.service),
-            service_version: version_name(process.version),
-            endpoint: process.endpoint.clone(),
-            ..Announcement::default()
-        };
-        match self.broker.announced(self.now, peer, &announcement) {
+        match self.announced_by(&process.clone()) {
             Ok(slot) => self.control_opens(slot, incarnation),
             Err(why) => {
                 self.history.note(self.now, &why);
@@ -233,9 +226,22 @@ impl World {
         }
     }
 
+    /// Whether the broker lets a process in that says what it serves.
+    pub(crate) fn announced_by(&mut self, process: &Process) -> Result<BackendSlot, NotRegistered> {
+        let peer = PeerKey::new(1_000, Some(process.pid));
+        let announcement = Announcement {
+            service_name: service_name(process.service),
+            service_version: version_name(process.version),
+            endpoint: process.endpoint.clone(),
+            ..Announcement::default()
+        };
+        self.broker.announced(self.now, peer, &announcement)
+    }
+
     /// A backend ends its control connection, and lives on.
     pub(crate) fn hangs_up(&mut self, incarnation: Incarnation) {
-        if let Some(control) = self.kernel.get_mut(incarnation).and_then(|process| process.control.take()) {
+        let control = self.kernel.get_mut(incarnation).and_then(|process| process.control.take());
+        if let Some((control, _)) = control {
             self.enter_within(WAY, Event::ControlEnds(control));
             if self.clients_to_come > 0 {
                 self.enter_within(Duration::from_secs(2), Event::DaemonConnects(incarnation));

@@ -50,6 +50,12 @@ pub(crate) struct Faults {
     pub(crate) clock_jumps: u8,
     /// Timers are seen late.
     pub(crate) late_timers: u8,
+    /// The configuration is edited.
+    pub(crate) reconfigurations: u8,
+    /// The broker goes on as another program.
+    pub(crate) upgrades: u8,
+    /// The broker is killed.
+    pub(crate) crashes: u8,
 }
 
 impl Faults {
@@ -75,6 +81,9 @@ impl Faults {
             descriptor_shortage: often(20),
             clock_jumps: often(10),
             late_timers: often(50),
+            reconfigurations: often(30),
+            upgrades: often(30),
+            crashes: often(20),
         }
     }
 }
@@ -127,8 +136,8 @@ impl Plan {
     }
 }
 
-fn config(chance: &mut Chance, keep: bool) -> BrokerConfig {
-    // A few of everything, so that each limit is met.
+/// A configuration with a few of everything, so that each limit is met.
+pub(crate) fn config(chance: &mut Chance, keep: bool) -> BrokerConfig {
     let mut few = |least: u64, most: u64| usize::try_from(chance.between(least, most)).unwrap_or(1);
     let connections = ConnectionLimits::of_total(few(2, 16)).with_buffered(few(0, 4) * 1_000);
     let handoff = HandoffLimits {

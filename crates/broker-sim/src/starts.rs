@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::backends::Origin;
 use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
 use broker_core::handoff::BackendSlot;
 use broker_core::services::Activation;
@@ -47,7 +48,7 @@ pub(crate) struct Start {
     pub(crate) told_ready: bool,
 }
 
-impl World {
+impl World<'_> {
     pub(crate) fn start(&mut self, order: StartOrder) -> Result<(), Violation> {
         self.check_start(&order)?;
         let number = StartNumber(self.number());
@@ -157,7 +158,7 @@ impl World {
     /// A process ends; whoever made it, or watches it, is told a moment later.
     pub(crate) fn process_dies(&mut self, incarnation: Incarnation, exit: Exit) {
         let Some(process) = self.kernel.end(incarnation) else { return };
-        if let Some(control) = process.control {
+        if let Some((control, _)) = process.control {
             self.enter_within(WAY, Event::ControlEnds(control));
         }
         self.enter_within(WAY, Event::Reaped(incarnation, exit));
@@ -166,14 +167,16 @@ impl World {
     /// The broker hears of a process's end, wherever it watches it.
     pub(crate) fn reaped(&mut self, incarnation: Incarnation, exit: Exit) {
         let Some(process) = self.kernel.reap(incarnation) else { return };
+        let was_adopted = self.adopted.values().any(|adopted| *adopted == incarnation);
+        self.adopted.retain(|_, adopted| *adopted != incarnation);
         if let Parent::Broker(number) = process.parent {
-            if let Some(control) = process.control {
+            if let Some((control, _)) = process.control {
                 self.control_ends(control);
             }
             if let Some(start) = self.starts.remove(&number) {
                 let slot = start.order.slot;
                 self.tell(if start.told_ready {
-                    Input::Exited { slot, pid: process.pid, exit }
+                    Input::Exited { slot, pid: process.pid, origin: Origin::Started, exit }
                 } else {
                     let failure = SpawnFailure::new(SpawnStage::Ready, "it ended");
                     Input::StartFailed { slot, failure }
@@ -181,17 +184,22 @@ impl World {
             }
         }
         for slot in process.watched_in {
-            let exited = Input::Exited { slot, pid: process.pid, exit: Exit::Unknown };
-            self.enter_within(WAY, Event::Tell(exited));
+            let origin = if was_adopted { Origin::Adopted } else { Origin::Registered };
+            self.tell_within(WAY, Input::Exited { slot, pid: process.pid, origin, exit: Exit::Unknown });
         }
     }
 
     /// The broker signals a backend that it has started.
     pub(crate) fn signal(&mut self, slot: BackendSlot, signal: StopSignal) {
-        let Some(start) = self.starts.values_mut().find(|start| start.order.slot == slot) else { return };
-        let Some(incarnation) = start.process else {
-            start.is_doomed = true;
-            return;
+        let started = self.starts.values_mut().find(|start| start.order.slot == slot);
+        let incarnation = match (started, self.adopted.get(&slot)) {
+            (Some(Start { process: Some(process), .. }), _) => *process,
+            (None, Some(process)) => *process,
+            (Some(start), _) => {
+                start.is_doomed = true;
+                return;
+            }
+            (None, None) => return,
         };
         let is_stubborn = self.kernel.get(incarnation).is_some_and(|process| process.is_stubborn);
         match signal {

@@ -18,6 +18,7 @@ use crate::chance::Chance;
 use crate::clients::{Connection, Number};
 use crate::disk::Disk;
 use crate::history::{History, Violation};
+use crate::invariants::Counted;
 use crate::kernel::{Incarnation, Kernel};
 use crate::ledger::Ledger;
 use crate::offers::Parked;
@@ -37,7 +38,7 @@ pub(crate) enum Event {
     /// The time for that frame is over.
     RequestOverdue(Number),
     /// The definition that a Hello needs was looked at.
-    DefinitionRead(Number, DefinitionCheck),
+    DefinitionRead(Reign, Number, DefinitionCheck),
     /// A client leaves.
     Leave(Number),
     /// The next step of a start.
@@ -60,20 +61,39 @@ pub(crate) enum Event {
     Answer(BackendSlot, Option<ControlKey>, Box<Acknowledgement>),
     /// The time for the answer to an offer that was dialled is over.
     AnswerOverdue(Number),
-    /// What the daemon has done for the broker has come to this.
-    Tell(Input),
+    /// What the daemon has done for its broker has come to this.
+    Tell(Reign, Input),
     /// A registered endpoint is asked who serves it.
-    ProbeAnswered(BackendSlot, String),
+    ProbeAnswered(Reign, BackendSlot, String),
+    /// What a former broker has left in this place is looked at.
+    LeftLookedAt(Reign, BackendSlot, Incarnation),
     /// A definition is edited.
     Edit,
     /// Descriptors run out.
     Shortage,
     /// The machine sleeps, or its calendar is set.
     ClockJump,
+    /// The configuration is edited, and the broker told.
+    Reconfigure,
+    /// The broker is to go on as another program.
+    Upgrade,
+    /// It does so if nothing is under way, or gives up at this time.
+    Succeed(Reign, Monotonic),
+    /// The broker is killed, and another one started.
+    Crash,
 }
 
+/// The time of one broker: what was under way for it is nothing to the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reign(pub(crate) u64);
+
+/// What is done to every broker before it begins.
+pub(crate) type Prepare<'a> = &'a dyn Fn(Broker<SeededEntropy>) -> Broker<SeededEntropy>;
+
 /// Everything.
-pub(crate) struct World {
+pub(crate) struct World<'a> {
+    prepare: Prepare<'a>,
+    pub(crate) reign: Reign,
     pub(crate) plan: Plan,
     pub(crate) chance: Chance,
     pub(crate) agenda: Agenda<Event>,
@@ -87,27 +107,32 @@ pub(crate) struct World {
     pub(crate) starts: BTreeMap<StartNumber, Start>,
     /// The control connections that are in use, and whose they are.
     pub(crate) controls: BTreeMap<BackendSlot, (ControlKey, Incarnation)>,
+    /// The backends of former brokers that the broker has taken over, which are not its children.
+    pub(crate) adopted: BTreeMap<BackendSlot, Incarnation>,
+    /// What the broker counts may be over its limits for as long as it does not grow.
+    pub(crate) counted: Counted,
     /// The copies of connections that are on offer.
     pub(crate) parked: BTreeMap<Number, Parked>,
     pub(crate) clients_to_come: u32,
     pub(crate) numbers: u64,
     /// How late the timer that is due next is seen.
     lateness: Option<(Monotonic, Duration)>,
+    pub(crate) is_upgrading: bool,
     pub(crate) drains_by: Option<Monotonic>,
     pub(crate) has_stopped: bool,
 }
 
-impl World {
-    pub(crate) fn new(
-        seed: u64,
-        history: History,
-        prepare: &dyn Fn(Broker<SeededEntropy>) -> Broker<SeededEntropy>,
-    ) -> Self {
+impl<'a> World<'a> {
+    pub(crate) fn new(seed: u64, history: History, prepare: Prepare<'a>) -> Self {
         let mut chance = Chance::new(seed);
         let plan = Plan::draw(&mut chance);
         let broker = prepare(Broker::new(plan.config.clone(), SeededEntropy::new(chance.seed())));
         let now = Now::new(Monotonic::from_nanos(1), UnixMillis::new(1_700_000_000_000));
         let mut world = Self {
+            prepare,
+            reign: Reign::default(),
+            adopted: BTreeMap::new(),
+            counted: Counted::default(),
             disk: Disk::new(&plan, &mut chance),
             clients_to_come: plan.connections,
             ledger: Ledger::new(&plan),
@@ -124,6 +149,7 @@ impl World {
             parked: BTreeMap::new(),
             numbers: 0,
             lateness: None,
+            is_upgrading: false,
             drains_by: None,
             has_stopped: false,
         };
@@ -148,6 +174,19 @@ impl World {
                 self.enter_within(length, event());
             }
         }
+        // At any time, also when the backends have become idle.
+        let length = length + 2 * self.plan.idle_timeout.unwrap_or_default();
+        let times = [
+            (faults.reconfigurations, (|| Event::Reconfigure) as fn() -> Event),
+            (faults.upgrades, || Event::Upgrade),
+            (faults.crashes, || Event::Crash),
+        ];
+        for (percent, event) in times {
+            for _ in 0..percent / 10 {
+                let delay = self.chance.up_to(length);
+                self.enter_after(delay, event());
+            }
+        }
     }
 
     /// A number that nothing else has.
@@ -163,6 +202,20 @@ impl World {
     pub(crate) fn enter_within(&mut self, most: Duration, event: Event) {
         let delay = self.chance.delay(most);
         self.enter_after(delay, event);
+    }
+
+    /// Tells the broker something a moment later, if it is still the same one.
+    pub(crate) fn tell_within(&mut self, most: Duration, input: Input) {
+        self.enter_within(most, Event::Tell(self.reign, input));
+    }
+
+    /// Has another broker take the place of this one, in a new reign.
+    pub(crate) fn enthrone(&mut self) -> Broker<SeededEntropy> {
+        self.reign.0 += 1;
+        self.is_upgrading = false;
+        self.lateness = None;
+        let successor = Broker::new(self.plan.config.clone(), SeededEntropy::new(self.chance.seed()));
+        std::mem::replace(&mut self.broker, (self.prepare)(successor))
     }
 
     /// Lives the history to its end.
@@ -248,7 +301,8 @@ impl World {
                 self.request_overdue(number);
                 Ok(())
             }
-            Event::DefinitionRead(number, check) => self.hello(number, check),
+            Event::DefinitionRead(reign, number, check) if reign == self.reign => self.hello(number, check),
+            Event::DefinitionRead(..) => Ok(()),
             Event::Leave(number) => {
                 self.client_leaves(number);
                 Ok(())
@@ -290,12 +344,22 @@ impl World {
                 self.drop_parked(number);
                 Ok(())
             }
-            Event::Tell(input) => {
-                self.tell(input);
+            Event::Tell(reign, input) => {
+                if reign == self.reign {
+                    self.tell(input);
+                }
                 Ok(())
             }
-            Event::ProbeAnswered(slot, endpoint) => {
-                self.probe_answered(slot, &endpoint);
+            Event::ProbeAnswered(reign, slot, endpoint) => {
+                if reign == self.reign {
+                    self.probe_answered(slot, &endpoint);
+                }
+                Ok(())
+            }
+            Event::LeftLookedAt(reign, slot, incarnation) => {
+                if reign == self.reign {
+                    self.left_looked_at(slot, incarnation);
+                }
                 Ok(())
             }
             Event::Edit => {
@@ -310,6 +374,17 @@ impl World {
                 self.clock_jumps();
                 Ok(())
             }
+            Event::Reconfigure => {
+                self.reconfigure();
+                Ok(())
+            }
+            Event::Upgrade => {
+                self.upgrade();
+                Ok(())
+            }
+            Event::Succeed(reign, gives_up) if reign == self.reign => self.succeed(gives_up),
+            Event::Succeed(..) => Ok(()),
+            Event::Crash => self.crash(),
         }
     }
 
@@ -333,7 +408,7 @@ impl World {
         self.broker.handle(self.now, input);
     }
 
-    fn carry_out_all(&mut self) -> Result<(), Violation> {
+    pub(crate) fn carry_out_all(&mut self) -> Result<(), Violation> {
         while let Some(action) = self.broker.poll_action() {
             if !matches!(action, Action::Emit(_)) {
                 self.history.note(self.now, &action);
@@ -349,15 +424,15 @@ impl World {
             Action::Evict { connection } => self.evict(Number::of(connection)),
             Action::Start(order) => self.start(order)?,
             Action::Probe { slot, endpoint } => {
-                self.enter_within(WAY, Event::ProbeAnswered(slot, endpoint));
+                self.enter_within(WAY, Event::ProbeAnswered(self.reign, slot, endpoint));
             }
             Action::Look { slot, endpoint } => {
                 let is_in_use = self.chance.percent(30);
-                self.enter_within(WAY, Event::Tell(Input::Looked { slot, endpoint, is_in_use }));
+                self.tell_within(WAY, Input::Looked { slot, endpoint, is_in_use });
             }
             Action::Quiesce { slot, pid, limit } => {
                 let takes = if self.controls.contains_key(&slot) { limit } else { Duration::ZERO };
-                self.enter_within(takes, Event::Tell(Input::Quiesced { slot, pid }));
+                self.tell_within(takes, Input::Quiesced { slot, pid });
             }
             Action::EndControl { slot, control } => {
                 if self.controls.get(&slot).is_some_and(|(current, _)| *current == control) {

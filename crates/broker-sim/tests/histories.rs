@@ -16,8 +16,9 @@ fn every_invariant_holds_in_every_history() {
         }
     }
     // A world in which nothing happens keeps every promise.
-    let Figures { events, agreements, refusals, adoptions, emitted, closed_silently } = all;
-    for figure in [events, agreements, refusals, adoptions, emitted, closed_silently] {
+    let Figures { events, agreements, refusals, adoptions, emitted, closed_silently, succeeded, crashed } =
+        all;
+    for figure in [events, agreements, refusals, adoptions, emitted, closed_silently, succeeded, crashed] {
         assert!(figure > SEEDS / 10, "{all:?}");
     }
 }

@@ -22,7 +22,7 @@ fn first_violation(bug: Bug) -> Violation {
 const fn broken_by(bug: Bug) -> &'static str {
     match bug {
         Bug::SecondReply => "a Hello ends in exactly one reply",
-        Bug::SecondStart => "one live backend per key",
+        Bug::SecondStart | Bug::ForgottenBackend => "one live backend per key",
         Bug::SecondOwner => "a connection has at most one owner",
         Bug::LeakedConnection => "memory is linear in live things",
         Bug::EndlessDrain => "a drain ends",

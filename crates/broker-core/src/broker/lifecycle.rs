@@ -307,9 +307,10 @@ impl<E: Entropy> Broker<E> {
     }
 
     /// A backend's process ended: its route goes, and whoever waits for its end gets a new one.
-    pub(super) fn exited(&mut self, now: Now, slot: BackendSlot, pid: u32, exit: Exit) {
+    pub(super) fn exited(&mut self, now: Now, slot: BackendSlot, (pid, origin): (u32, Origin), exit: Exit) {
         let live = self.backends.get(slot).and_then(|backend| backend.state.live());
-        if live.is_some_and(|live| live.pid != Some(pid)) {
+        // News of a process that is only watched may come late.
+        if live.is_some_and(|live| live.pid != Some(pid) || live.origin != origin) {
             return;
         }
         let Some((live, stop)) = self.retire(slot) else { return };

@@ -47,7 +47,7 @@ pub use succession::{Estate, InheritedBackend};
 pub use view::Footprint;
 
 use crate::admission::{ConnectionKey, Connections, DescriptorPressure, Quota};
-use crate::backends::{BackendTable, ControlKey, Registration};
+use crate::backends::{BackendTable, ControlKey, Origin, Registration};
 use crate::entropy::Entropy;
 use crate::events::{HelloSampler, RecentEvents};
 use crate::handoff::BackendSlot;
@@ -154,6 +154,8 @@ pub enum Input {
         slot: BackendSlot,
         /// Whose: another may have the slot by now.
         pid: u32,
+        /// What it was: another may have the number by now, too.
+        origin: Origin,
         /// How.
         exit: Exit,
     },
@@ -341,7 +343,7 @@ impl<E: Entropy> Broker<E> {
             Input::ControlSilent { slot } => self.fell_silent(slot),
             Input::ControlClosed { slot, control } => self.control_closed(now, slot, control),
             Input::Quiesced { slot, pid } => self.quiesced(now, slot, pid),
-            Input::Exited { slot, pid, exit } => self.exited(now, slot, pid, exit),
+            Input::Exited { slot, pid, origin, exit } => self.exited(now, slot, (pid, origin), exit),
             Input::DescriptorPressure => self.descriptor_pressure(now),
             Input::Reconfigured(new) => self.reconfigure(now, new),
             Input::Drain { deadline } => self.drain(now, deadline),

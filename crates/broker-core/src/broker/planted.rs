@@ -19,12 +19,20 @@ pub enum Bug {
     LeakedConnection,
     /// The deadline of a drain passes unheeded.
     EndlessDrain,
+    /// A backend that is ending is not handed to the broker's successor.
+    ForgottenBackend,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::SecondReply, Self::SecondStart, Self::SecondOwner, Self::LeakedConnection, Self::EndlessDrain];
+    pub const ALL: [Self; 6] = [
+        Self::SecondReply,
+        Self::SecondStart,
+        Self::SecondOwner,
+        Self::LeakedConnection,
+        Self::EndlessDrain,
+        Self::ForgottenBackend,
+    ];
 }
 
 #[cfg(feature = "planted-bugs")]

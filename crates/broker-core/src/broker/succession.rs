@@ -8,6 +8,7 @@
 use broker_protocol::wire::EventKind;
 use broker_protocol::{BoundedEvent, ConnectionId, ServiceName, Severity, Version};
 
+use super::planted::Bug;
 use super::requests::DefinitionCheck;
 use super::{Broker, KILL_AFTER};
 use crate::backends::{BackendState, LiveBackend, Origin, StopReason};
@@ -73,6 +74,10 @@ impl<E: Entropy> Broker<E> {
     pub fn bequests(&self) -> Vec<(BackendSlot, InheritedBackend)> {
         let started = self.backends.sorted().into_iter().filter_map(|backend| {
             let live = backend.state.live().filter(|live| live.origin == Origin::Started)?;
+            let is_ending = matches!(backend.state, BackendState::Draining(..));
+            if is_ending && self.has_bug(Bug::ForgottenBackend) {
+                return None;
+            }
             let inherited = InheritedBackend {
                 service: backend.service.clone(),
                 version: backend.version.clone(),
@@ -80,7 +85,7 @@ impl<E: Entropy> Broker<E> {
                 endpoint: live.endpoint.clone(),
                 last_hello: backend.last_hello.unwrap_or_default(),
                 last_use: backend.last_use,
-                is_ending: matches!(backend.state, BackendState::Draining(..)),
+                is_ending,
             };
             Some((backend.slot, inherited))
         });

@@ -216,8 +216,9 @@ impl World {
 
     /// The process in a slot has ended.
     fn exited(&mut self, slot: BackendSlot, exit: Exit) {
-        let pid = self.broker.backend(slot).and_then(|backend| backend.state().live()?.pid);
-        self.tell(Input::Exited { slot, pid: pid.unwrap_or_default(), exit });
+        let live = self.broker.backend(slot).and_then(|backend| backend.state().live());
+        let (pid, origin) = live.map_or((0, Origin::Started), |live| (live.pid.unwrap_or(0), live.origin));
+        self.tell(Input::Exited { slot, pid, origin, exit });
     }
 
     fn looked(&mut self, slot: BackendSlot, pid: u32, is_in_use: bool) {

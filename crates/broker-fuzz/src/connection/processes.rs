@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use broker_core::admission::PeerKey;
-use broker_core::backends::{Backend, ControlKey, ControlState, Registration, SPAWN_ATTEMPTS, SPAWN_WINDOW};
+use broker_core::backends::{
+    Backend, ControlKey, ControlState, Origin, Registration, SPAWN_ATTEMPTS, SPAWN_WINDOW,
+};
 use broker_core::broker::{Action, Broker, Exit, Input, StartOrder};
 use broker_core::handoff::BackendSlot;
 use broker_core::time::{Monotonic, Now};
@@ -111,16 +113,21 @@ impl Processes {
                 }
             }
             Event::Exits { process, exit } => {
-                if let Some(Process { slot, pid, .. }) =
+                if let Some(Process { slot, pid, stage, .. }) =
                     self.take(process, &[Stage::Running, Stage::Registered])
                 {
-                    broker.handle(now, Input::Exited { slot, pid, exit });
+                    let is_registered = stage == Stage::Registered;
+                    let origin = if is_registered { Origin::Registered } else { Origin::Started };
+                    broker.handle(now, Input::Exited { slot, pid, origin, exit });
                     return Some(Lost { slot, is_certain: true });
                 }
             }
             Event::ExitsAgain { slot } => {
                 let slot = BackendSlot::new(u32::from(slot % 4));
-                broker.handle(now, Input::Exited { slot, pid: u32::MAX, exit: Exit::Unknown });
+                broker.handle(
+                    now,
+                    Input::Exited { slot, pid: u32::MAX, origin: Origin::Registered, exit: Exit::Unknown },
+                );
             }
             Event::Probed { probe, is_there } => self.probed(probe, is_there, broker, now),
             Event::Looked { look, is_in_use } => {

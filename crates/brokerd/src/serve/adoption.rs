@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use broker_core::backends::Origin;
 use broker_core::broker::{Exit, Input};
 use broker_core::handoff::BackendSlot;
 use broker_protocol::wire::DaemonProcess;
@@ -107,7 +108,7 @@ async fn adopt(shell: Rc<Shell>, slot: BackendSlot, left: Left) {
                 tracing::warn!(pid, %error, "an adopted backend is not watched any more");
             }
             drop(watch);
-            let ended = Input::Exited { slot, pid, exit: Exit::Unknown };
+            let ended = Input::Exited { slot, pid, origin: Origin::Adopted, exit: Exit::Unknown };
             backends::clear_away(&shell, slot, &process, ended).await;
             drop(process);
             shell.watches().forget(pid);

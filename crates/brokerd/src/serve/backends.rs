@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker_core::backends::Origin;
 use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
 use broker_core::handoff::BackendSlot;
 use broker_core::services::Activation;
@@ -170,7 +171,8 @@ pub(super) fn resume(
     }
     let shell = Rc::clone(shell);
     tokio::task::spawn_local(async move {
-        let exited = Input::Exited { slot, pid: child.pid(), exit: end_of(&child).await };
+        let (pid, exit) = (child.pid(), end_of(&child).await);
+        let exited = Input::Exited { slot, pid, origin: Origin::Started, exit };
         shell.records().note(Note::Ended { service, version, pid: child.pid() });
         clear_away(&shell, slot, &process, exited).await;
     });
@@ -194,7 +196,8 @@ pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Proce
                 let (service, version) = (service.clone(), version.clone());
                 shell.records().note(Note::Running { service, version, daemon });
             }
-            let ended = Input::Exited { slot, pid, exit: end_of(&child).await };
+            let exit = end_of(&child).await;
+            let ended = Input::Exited { slot, pid, origin: Origin::Started, exit };
             shell.records().note(Note::Ended { service, version, pid });
             ended
         }
@@ -429,7 +432,7 @@ pub(super) async fn probe(shell: Rc<Shell>, slot: BackendSlot, endpoint: String)
             }
             drop(watch);
             shell.watches().forget(pid);
-            shell.tell(Input::Exited { slot, pid, exit: Exit::Unknown });
+            shell.tell(Input::Exited { slot, pid, origin: Origin::Registered, exit: Exit::Unknown });
         }
         Err(cause) => shell.tell(Input::Probed { slot, outcome: Err(cause) }),
     }

@@ -160,7 +160,7 @@ fn another_endpoint_is_probed_and_used_from_the_next_hello_on() {
     world.hello_at(THERE);
     // The news of the former one's end is not about this one.
     let slot = world.last_probe().unwrap().0;
-    world.tell(Input::Exited { slot, pid: REGISTERED + 1, exit: Exit::Unknown });
+    world.tell(Input::Exited { slot, pid: REGISTERED + 1, origin: Origin::Registered, exit: Exit::Unknown });
     assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), THERE);
 }
 

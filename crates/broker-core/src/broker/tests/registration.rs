@@ -117,8 +117,17 @@ fn what_the_operator_registered_stays_when_the_backend_s_own_connection_goes() {
 #[test]
 fn the_end_of_a_process_that_was_there_before_means_nothing() {
     let (mut world, slot) = World::running();
-    world.tell(Input::Exited { slot, pid: 76, exit: Exit::Unknown });
+    world.tell(Input::Exited { slot, pid: 76, origin: Origin::Registered, exit: Exit::Unknown });
     assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+}
+
+#[test]
+fn nor_does_it_when_the_backend_has_got_its_number() {
+    let (mut world, slot) = World::running();
+    world.tell(Input::Exited { slot, pid: 77, origin: Origin::Registered, exit: Exit::Unknown });
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+    world.exited(slot, Exit::Status(0));
+    assert!(world.hello("1.0.0").1.is_none(), "its own end is one");
 }
 
 #[test]
