@@ -267,6 +267,24 @@ fn a_socket_in_somebody_else_s_directory_is_refused_with_its_owner() {
     assert!(failed.stderr.contains("belongs to user"), "{}", failed.stderr);
 }
 
+#[cfg(unix)]
+#[test]
+fn who_keeps_the_log_of_events_locked_keeps_no_broker_from_ending() {
+    for signals in [1, 2] {
+        let world = World::new();
+        world.define("cache", &[]);
+        let mut broker = world.serve(&[]);
+        agreed(world.connect().say(&hello("cache", "1.0.0")));
+        world.wait_for_events(1);
+        let log = std::fs::File::open(world.state_dir().join("events/lifecycle.pb")).unwrap();
+        log.lock().unwrap();
+        agreed(world.connect().say(&hello("cache", "2.0.0")));
+        (0..signals).for_each(|_| broker.signal(Signal::TERM));
+        let code = broker.wait();
+        assert!(code == Some(0) || (signals == 2 && code == Some(1)), "{code:?}");
+    }
+}
+
 // Nothing stops a process and lets it go on from outside on Windows.
 #[cfg(unix)]
 #[test]

@@ -63,6 +63,93 @@ fn crash(mut broker: Daemon) {
 }
 
 #[test]
+fn who_has_an_answer_has_one_that_the_next_broker_knows_of() {
+    for _ in 0..5 {
+        let world = World::new();
+        world.define("cache", &[]);
+        let broker = world.serve(&KEEP);
+        agreed(world.connect().say(&hello("cache", "1.0.0")));
+        // At once: nothing else is waited for.
+        broker.kill();
+        assert!(manifest_path(&world).exists());
+        crash(broker);
+        let broker = world.serve(&[]);
+        let (_, pid) = backend(&world);
+        assert_eq!(count(&world, "SPAWN"), 1, "it was adopted");
+        broker.stop();
+        assert!(has_died(pid), "and is ours");
+    }
+}
+
+#[test]
+fn a_backend_that_is_to_outlive_the_broker_and_fails_is_told_to_have_no_last_words() {
+    let world = World::new();
+    let fails = world.script("fails", "echo in vain >&2; exit 7");
+    assert!(world.run(&["service", "add", "cache", "--binary", fails.to_str().unwrap()]).is_success());
+    let _broker = world.serve(&KEEP);
+    let socket = world.socket();
+    let refused = world.run(&["hello", "cache", "1.0.0", "--socket", socket.to_str().unwrap()]);
+    assert!(refused.stderr.contains("with --keep-backends, what a backend says is not kept"), "{refused:?}");
+}
+
+#[test]
+fn a_backend_that_does_not_answer_at_first_is_asked_again() {
+    let world = World::new();
+    let (pipe, pid, manifest) = outlived(&world);
+    let signal = |signal| broker_tests::signal(pid, signal);
+    signal(Signal::STOP);
+    let socket = world.socket();
+    let mut command = world.brokerd(&["serve", "--socket", socket.to_str().unwrap()]);
+    let mut broker = Daemon::start(command.args(KEEP).env("RUST_LOG", "debug"));
+    broker.wait_for_line("is asked again");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| backend(&world));
+        signal(Signal::CONT);
+        assert_eq!(asked.join().unwrap(), (pipe.clone(), pid), "no other one is started");
+    });
+    assert!(manifest.exists());
+    broker.stop();
+    kill(pid);
+}
+
+#[test]
+fn a_backend_that_lives_and_does_not_answer_stays_written_down() {
+    let world = World::new();
+    let (_, pid, manifest) = outlived(&world);
+    broker_tests::signal(pid, Signal::STOP);
+    let mut broker = world.serve(&KEEP);
+    let told = broker.wait_for_line("what a former broker has left is not used");
+    assert!(told.contains("no answer within"), "{told}");
+    broker.stop();
+    assert!(manifest.exists() && exists(pid));
+    kill(pid);
+}
+
+#[test]
+fn a_manifest_of_another_broker_whose_backend_runs_is_not_overwritten() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let first = world.serve(&KEEP);
+    let (_, pid) = backend(&world);
+    let manifest = wait_for_manifest(&world);
+    let written = std::fs::read(&manifest).unwrap();
+    let elsewhere = world.path("run/other.sock");
+    let mut command = world.brokerd(&["serve", "--socket", elsewhere.to_str().unwrap()]);
+    let mut second = Daemon::start(command.args(KEEP));
+    agreed(Wire::connect(&elsewhere).say(&hello("cache", "1.0.0")));
+    let told = second.wait_for_line("the next broker will not find a backend");
+    assert!(told.contains(&format!("process {pid}")), "{told}");
+    assert_eq!(std::fs::read(&manifest).unwrap(), written);
+    crash(first);
+    let _first = world.serve(&[]);
+    assert_eq!(backend(&world).1, pid, "the first one finds its own");
+    drop(second);
+    for line in world.run(&["manifest", "list", "--json"]).stdout.lines() {
+        assert!(!line.contains("other.sock"), "{line}");
+    }
+}
+
+#[test]
 fn after_a_crash_under_load_no_backend_restarts_and_no_client_fails_twice() {
     const CLIENTS: usize = 4;
     let world = World::new();

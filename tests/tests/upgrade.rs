@@ -480,6 +480,37 @@ fn a_relative_path_of_the_configuration_is_found_by_the_new_program() {
 }
 
 #[test]
+fn a_configuration_that_turns_bad_after_the_trial_costs_nothing() {
+    let world = World::new();
+    let gate = world.path("gate");
+    let program = World::program("echo-backend");
+    let wait = "while ! [ -e GATE ]; do sleep 0.01; done; exec PROGRAM \"$@\"";
+    let wait = wait.replace("GATE", gate.to_str().unwrap()).replace("PROGRAM", program.to_str().unwrap());
+    let slow = world.script("slow", &wait);
+    assert!(world.run(&["service", "add", "cache", "--binary", slow.to_str().unwrap()]).is_success());
+    let file = world.path("my.toml");
+    std::fs::write(&file, "[limits]\ndrain-ms = 1234\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut broker = world.serve(&["--config", file.to_str().unwrap()]);
+    let mut waiting = world.connect();
+    waiting.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
+    broker.wait_for_line("SPAWN_ATTEMPT");
+    std::thread::scope(|scope| {
+        let upgraded = scope.spawn(|| upgrade(&world, &[]));
+        broker.wait_for_line("going on as another program");
+        std::fs::write(&file, "[limits]\ndrain-ms = tru\n").unwrap();
+        std::fs::write(&gate, "").unwrap();
+        agreed(reply_of(&waiting.receive()));
+        let upgraded = upgraded.join().unwrap();
+        assert!(upgraded.is_success(), "{upgraded:?}");
+    });
+    broker.wait_for_line("is not taken; what held before holds");
+    assert_eq!(world.ask("config")["values"]["limits"]["drain_ms"]["value"], 1234);
+    start_backend(&world);
+    broker.stop();
+}
+
+#[test]
 fn a_backend_that_is_ending_is_asked_to_end_and_not_killed() {
     let world = World::new();
     world.define("cache", &["--label", "idle.timeout_secs=1"]);

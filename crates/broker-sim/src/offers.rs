@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker_core::admission::PeerKey;
 use broker_core::backends::ControlKey;
-use broker_core::broker::{Input, NotRegistered};
+use broker_core::broker::Input;
 use broker_core::handoff::{BackendSlot, Settlement};
 use broker_core::hello::{BackendHandoff, Handover, Negotiation};
 use broker_protocol::control::Announcement;
@@ -214,7 +214,8 @@ impl World<'_> {
     /// A backend that nobody started connects, and says what it is.
     pub(crate) fn daemon_connects(&mut self, incarnation: Incarnation) {
         let Some(process) = self.kernel.get(incarnation) else { return };
-        match self.announced_by(&process.clone()) {
+        let (peer, announcement) = announcement_of(process);
+        match self.broker.announced(self.now, peer, &announcement) {
             Ok(slot) => self.control_opens(slot, incarnation),
             Err(why) => {
                 self.history.note(self.now, &why);
@@ -224,18 +225,6 @@ impl World<'_> {
                 }
             }
         }
-    }
-
-    /// Whether the broker lets a process in that says what it serves.
-    pub(crate) fn announced_by(&mut self, process: &Process) -> Result<BackendSlot, NotRegistered> {
-        let peer = PeerKey::new(1_000, Some(process.pid));
-        let announcement = Announcement {
-            service_name: service_name(process.service),
-            service_version: version_name(process.version),
-            endpoint: process.endpoint.clone(),
-            ..Announcement::default()
-        };
-        self.broker.announced(self.now, peer, &announcement)
     }
 
     /// A backend ends its control connection, and lives on.
@@ -265,4 +254,15 @@ impl World<'_> {
         }
         self.tell(Input::ControlClosed { slot, control });
     }
+}
+
+/// What a process says that it serves, and who it is.
+pub(crate) fn announcement_of(process: &Process) -> (PeerKey, Announcement) {
+    let announcement = Announcement {
+        service_name: service_name(process.service),
+        service_version: version_name(process.version),
+        endpoint: process.endpoint.clone(),
+        ..Announcement::default()
+    };
+    (PeerKey::new(1_000, Some(process.pid)), announcement)
 }

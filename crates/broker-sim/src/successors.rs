@@ -15,6 +15,7 @@ use crate::clients::{Number, Speech, Stage};
 use crate::disk::{Look, service_name, version_name};
 use crate::history::Violation;
 use crate::kernel::{Incarnation, Parent, Process};
+use crate::offers::announcement_of;
 use crate::plan;
 use crate::starts::{Start, StartNumber};
 use crate::world::{Event, WAY, World};
@@ -140,7 +141,8 @@ impl World<'_> {
         if matches!(process.parent, Parent::Broker(_)) || process.control.is_none() {
             return;
         }
-        match self.announced_by(&process) {
+        let (peer, announcement) = announcement_of(&process);
+        match self.broker.announced_before(peer, &announcement) {
             Ok(slot) => self.resume_control(slot, incarnation),
             Err(why) => {
                 self.history.note(self.now, &why);

@@ -97,6 +97,21 @@ fn a_lock_that_is_handed_on_is_held_all_the_while() {
     assert!(!path.exists());
 }
 
+// What may be written to is the descriptor's matter on Unix; a disk that is full refuses as this one does.
+#[cfg(unix)]
+#[test]
+fn a_lock_whose_entry_cannot_be_written_is_taken_over_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    fs::write(&path, "of somebody before").unwrap();
+    let reads_only = fs::File::open(&path).unwrap();
+    let lock = InstanceLock::from_descriptor(reads_only.into(), &path, ENDPOINT).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "of somebody before", "nothing is cut off first");
+    assert!(matches!(InstanceLock::acquire(&path, ENDPOINT), Err(LockError::Held { .. })));
+    drop(lock);
+    assert!(!path.exists());
+}
+
 #[test]
 fn a_handle_that_does_not_carry_the_lock_does_not_take_it_over() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! What a broker gives up, and that its backends do not (decision 14).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use broker_tests::{Daemon, Finished, Unpacked, Wire, World, agreed, hello};
@@ -155,6 +156,32 @@ fn a_sandbox_that_the_kernel_does_not_offer_is_an_error_that_says_so() {
         assert!(failed.stderr.contains("without --sandbox"), "{failed:?}");
         assert!(!world.socket().exists() && !world.lock().exists(), "nothing is left behind");
     }
+}
+
+#[test]
+fn a_program_that_would_have_no_sandbox_is_not_upgraded_to_and_the_broker_goes_on() {
+    let world = World::new();
+    let file = world.path("my.toml");
+    let write = |text: &str| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("");
+    let socket = world.socket();
+    let arguments = ["serve", "--socket", socket.to_str().unwrap(), "--config", file.to_str().unwrap()];
+    std::thread::scope(|scope| {
+        let without = scope.spawn(|| {
+            deny(libc::SYS_landlock_create_ruleset);
+            let broker = Daemon::start(&mut world.brokerd(&arguments));
+            write("sandbox = true\n");
+            let refused = world.run(&["upgrade", "--socket", socket.to_str().unwrap()]);
+            assert_eq!(refused.code(), 1, "{refused:?}");
+            assert!(refused.stdout.contains("does not offer Landlock"), "{refused:?}");
+            assert!(world.run(&["readyz", "--socket", socket.to_str().unwrap()]).is_success());
+            broker.stop();
+        });
+        without.join().unwrap();
+    });
 }
 
 /// A broker with a sandbox; `None`, and a word on it, where this kernel has none.

@@ -67,9 +67,13 @@ impl<E: Entropy> Broker<E> {
             .extra("adopted", true);
         match outcome {
             Ok((pid, endpoint)) => {
-                // It may have announced itself meanwhile; it is more than that to us.
-                backend.registration = None;
-                backend.is_self_registered = false;
+                // It may have announced itself meanwhile; it is more than that to us. Another that has is nothing
+                // to us, and what the operator has named comes after it.
+                if backend.announced_by.is_some_and(|announced| announced != pid) {
+                    self.end_control(slot);
+                } else if std::mem::take(&mut backend.is_self_registered) {
+                    backend.registration = None;
+                }
                 self.emit(draft.pid(Some(pid)).reason("a former broker has left it running"));
                 self.now_running(
                     now,

@@ -355,7 +355,7 @@ impl<E: Entropy> Broker<E> {
 
     /// Ends the control connection to a process that is not the backend any more, if it ever was, and with it
     /// what that process has registered and what was offered to it.
-    fn end_control(&mut self, slot: BackendSlot) {
+    pub(super) fn end_control(&mut self, slot: BackendSlot) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.control = ControlState::None;
         backend.announced_by = None;

@@ -70,8 +70,9 @@ impl<E: Entropy> Broker<E> {
     /// One that has announced itself as well stays for as long as it holds its connection.
     fn unregister(&mut self, now: Now, slot: BackendSlot) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
+        let is_ours = backend.state.live().is_some_and(|live| live.origin.is_ours());
         match &mut backend.registration {
-            Some(registration) if backend.announced_by.is_some() => {
+            Some(registration) if backend.announced_by.is_some() && !is_ours => {
                 registration.handoff_endpoint = None;
                 backend.is_self_registered = true;
                 let service = backend.service.clone();

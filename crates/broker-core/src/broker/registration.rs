@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::Broker;
 use crate::admission::PeerKey;
-use crate::backends::{Backend, BackendState, ControlState, Origin, Registration};
+use crate::backends::{Backend, BackendState, ControlState, Registration};
 use crate::entropy::Entropy;
 use crate::events::EventDraft;
 use crate::handoff::BackendSlot;
@@ -65,6 +65,19 @@ impl<E: Entropy> Broker<E> {
             return Err(NotRegistered::Draining);
         }
         self.handler.spend_permit(now, peer).map_err(|_| NotRegistered::RateLimited)?;
+        self.announced_before(peer, announcement)
+    }
+
+    /// The same for one that had announced itself to a predecessor in the same process, and was let in: that takes
+    /// no permit again.
+    ///
+    /// # Errors
+    /// [`NotRegistered`].
+    pub fn announced_before(
+        &mut self,
+        peer: PeerKey,
+        announcement: &Announcement,
+    ) -> Result<BackendSlot, NotRegistered> {
         let (service, version) = announcement.key()?;
         if announcement.endpoint.is_empty() {
             return Err(NotRegistered::NoEndpoint);
@@ -105,13 +118,15 @@ impl<E: Entropy> Broker<E> {
         }
     }
 
-    /// Ends a registration, and the use of what was registered. A process that was started here instead of it
-    /// stays.
+    /// Ends a registration, and the use of what was registered. A process that is the broker's own stays, whatever
+    /// was registered beside it.
     pub(super) fn end_registration(&mut self, now: Now, slot: BackendSlot, why: &str) {
         let Some(backend) = self.backends.get_mut(slot) else { return };
         backend.registration = None;
         backend.is_self_registered = false;
-        if backend.state.live().is_some_and(|live| live.origin == Origin::Started) {
+        if backend.state.live().is_some_and(|live| live.origin.is_ours()) {
+            let service = backend.service.clone();
+            self.restore_routes(&service);
             return;
         }
         match self.retire(slot) {

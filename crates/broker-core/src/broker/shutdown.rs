@@ -33,13 +33,16 @@ impl<E: Entropy> Broker<E> {
         self.phase == Phase::Serving
     }
 
+    /// Begins to drain; or, where it drains already, ends that sooner.
     pub(super) fn drain(&mut self, now: Now, deadline: Option<Duration>) {
-        if !self.is_serving() {
-            return;
-        }
-        let until = now.monotonic.saturating_add(deadline.unwrap_or(self.config.drain));
-        self.phase = Phase::Finishing { until };
-        self.timers.set(until, Timer::Drain);
+        let wanted = now.monotonic.saturating_add(deadline.unwrap_or(self.config.drain));
+        self.phase = match self.phase {
+            Phase::Serving => Phase::Finishing { until: wanted },
+            Phase::Finishing { until } if wanted < until => Phase::Finishing { until: wanted },
+            Phase::Stopping { until } if wanted < until => Phase::Stopping { until: wanted },
+            Phase::Finishing { .. } | Phase::Stopping { .. } | Phase::Stopped => return,
+        };
+        self.timers.set(wanted, Timer::Drain);
         self.advance_drain(now);
     }
 

@@ -689,6 +689,24 @@ fn a_drain_ends_at_its_deadline_whatever_is_left() {
 }
 
 #[test]
+fn a_drain_that_is_told_again_ends_sooner_and_never_later() {
+    let hour = Some(Duration::from_secs(3_600));
+    for is_waited_for in [false, true] {
+        let (mut world, _) = World::running();
+        if is_waited_for {
+            world.hello("2.0.0");
+        }
+        for deadline in [hour, Some(Duration::from_secs(2)), hour] {
+            world.tell(Input::Drain { deadline });
+        }
+        world.pass(Duration::from_secs(2) - Duration::from_nanos(1));
+        assert!(!world.stopped());
+        world.pass(Duration::from_nanos(1));
+        assert!(world.stopped());
+    }
+}
+
+#[test]
 fn a_drain_kills_a_start_that_nobody_waits_for() {
     let mut world = World::new();
     let (gone, _) = world.hello("1.0.0");

@@ -47,7 +47,11 @@ pub(crate) fn run(args: &ConfigCheckArgs) -> Result<ExitCode, Failure> {
                 NotRead { fault, .. } => {
                     report.error = Some(fault.to_string());
                     report.found = !matches!(fault, Fault::Absent);
-                    if matches!(fault, Fault::Absent | Fault::Io(_)) { EXIT_USAGE } else { EXIT_REFUSED }
+                    if matches!(fault, Fault::Absent | Fault::Io(_) | Fault::Link(_)) {
+                        EXIT_USAGE
+                    } else {
+                        EXIT_REFUSED
+                    }
                 }
             };
             (code, lines)

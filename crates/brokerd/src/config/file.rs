@@ -57,6 +57,8 @@ pub(crate) struct File {
     /// Which file it was; `None` where there is none.
     pub(crate) path: Option<Arc<Path>>,
     pub(crate) values: Values,
+    /// What it said, word for word.
+    pub(crate) text: Arc<str>,
 }
 
 /// Why a file is not used.
@@ -73,6 +75,8 @@ pub(crate) enum Fault {
     Absent,
     #[error("it cannot be read: {0}")]
     Io(io::Error),
+    #[error("it is a link that cannot be followed: {0}")]
+    Link(io::Error),
     #[error("expected a regular file, got {0}")]
     NotRegular(FileKind),
     #[error("it belongs to another user; see to what it says, then make it yours")]
@@ -124,6 +128,7 @@ impl NotRead {
                 )
             }
             Fault::Io(_)
+            | Fault::Link(_)
             | Fault::NotRegular(_)
             | Fault::Foreign
             | Fault::WritableByOthers
@@ -188,11 +193,25 @@ impl Location {
     /// [`NotRead`].
     pub(crate) fn read(&self) -> Result<File, NotRead> {
         let Some(path) = &self.path else { return Ok(File::default()) };
-        let values = content(path).and_then(|text| parse::parse(&text, self.reach).map_err(Fault::Wrong));
-        match values {
-            Ok(values) => Ok(File { path: Some(Arc::clone(path)), values }),
+        match content(path) {
+            Ok(text) => self.file_of(text.into()),
             Err(Fault::Absent) if self.named == Named::No => Ok(File::default()),
             Err(fault) => Err(NotRead { path: Arc::clone(path), fault }),
+        }
+    }
+
+    /// The file as if this was what it says.
+    ///
+    /// # Errors
+    /// [`NotRead`], where that is not to be taken.
+    pub(crate) fn file_of(&self, text: Arc<str>) -> Result<File, NotRead> {
+        let path = self.path.clone();
+        match parse::parse(&text, self.reach) {
+            Ok(values) => Ok(File { path, values, text }),
+            Err(problems) => Err(NotRead {
+                path: path.unwrap_or_else(|| Path::new("").into()),
+                fault: Fault::Wrong(problems),
+            }),
         }
     }
 }
@@ -205,7 +224,8 @@ fn content(path: &Path) -> Result<String, Fault> {
     // One lookup where there is none, which is the usual case.
     let link = files::facts(path).map_err(absent)?;
     let resolved = if link.kind == FileKind::Symlink {
-        path.canonicalize().map_err(absent)?
+        // Somebody has put it there: that it leads nowhere is not the same as no file.
+        path.canonicalize().map_err(Fault::Link)?
     } else {
         path.to_path_buf()
     };

@@ -10,7 +10,7 @@ use std::path::Path;
 use broker_protocol::BrokerInstance;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::backend;
 use super::file::Reach;
@@ -143,7 +143,9 @@ impl Reader<'_> {
                     text.parse::<BrokerInstance>().map(drop).map_err(|error| error.to_string())
                 });
             }
-            (Entry::Levels(key), DeValue::String(text)) => self.checked(at, key, text, levels),
+            (Entry::Levels(key), DeValue::String(text)) => {
+                self.checked(at, key, text, |text| levels(text).map(drop));
+            }
             (Entry::Directory(key) | Entry::Endpoint(key), other) => {
                 self.wrong(at, &key.path(), "a path, as a string", other);
             }
@@ -225,12 +227,22 @@ impl Reader<'_> {
     }
 }
 
-/// Whether these are levels that the log knows.
-pub(crate) fn levels(text: &str) -> Result<(), String> {
-    let parsed = text.parse::<Targets>();
-    parsed.map(drop).map_err(|error| {
-        format!("expected a level such as debug, or TARGET=LEVEL,..., got \"{}\" ({error})", shown(text))
-    })
+/// The levels of the log that a text names: `LEVEL`, or `TARGET=LEVEL,...`. One word that is no level would be taken
+/// for a target, and nothing else would be told of.
+pub(crate) fn levels(text: &str) -> Result<Targets, String> {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_level_or_pair = |part: &str| match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    let wrong = text.split(',').find(|part| !is_level_or_pair(part));
+    match (wrong, text.parse::<Targets>()) {
+        (None, Ok(levels)) => Ok(levels),
+        (wrong, _) => Err(format!(
+            "expected a level (error, warn, info, debug, trace or off), or TARGET=LEVEL,..., got \"{}\"",
+            shown(wrong.unwrap_or(text))
+        )),
+    }
 }
 
 fn one_of(word: &Word) -> String {

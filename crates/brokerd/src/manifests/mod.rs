@@ -50,6 +50,8 @@ pub(crate) enum ManifestError {
     Name { path: PathBuf, actual: String },
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("{} is of process {pid}, which broker {instance:?} has started and which may run", path.display())]
+    Taken { path: PathBuf, pid: u32, instance: String },
     #[error("cannot use {}: {source}", path.display())]
     Directory { path: PathBuf, source: private_dir::PrivateDirError },
 }
@@ -142,6 +144,12 @@ impl ManifestDir {
             }
             Err(error) => return Err(error),
         };
+        if let Some(other) = known.current_daemon.as_ref().filter(|other| other.pid != daemon.pid)
+            && is_of_another_broker(&known, owner)
+            && State::of(&known) == State::MayRun
+        {
+            return Err(ManifestError::Taken { path, pid: other.pid, instance: known.broker_instance });
+        }
         let observability = ObservabilityInfo {
             health_check_endpoint: owner.socket.clone(),
             ..known.observability.unwrap_or_default()
@@ -197,6 +205,13 @@ impl Owner {
         let socket = manifest.observability.as_ref().map(|known| known.health_check_endpoint.as_str());
         manifest.broker_instance == self.instance && socket == Some(&self.socket)
     }
+}
+
+/// Whether a manifest was written by a broker, and not by this one or a former one in its place.
+fn is_of_another_broker(manifest: &CacheManifest, owner: &Owner) -> bool {
+    let endpoint = manifest.observability.as_ref().map(|known| known.health_check_endpoint.as_str());
+    let names_one = !manifest.broker_instance.is_empty() && endpoint.is_some_and(|path| !path.is_empty());
+    names_one && !owner.has_written(manifest)
 }
 
 /// Whether a manifest says nothing but what a broker writes: then it goes with the process.

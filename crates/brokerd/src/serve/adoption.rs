@@ -3,10 +3,12 @@
 //!
 //! Invariants: before the first client is served it is known where a backend may be; what answers is the very
 //! process that was written down, by its number, its boot, its start and its executable; what is not is forgotten,
-//! and never signalled.
+//! and never signalled; what only does not answer yet is asked again, and stays written down for as long as it lives.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use broker_core::backends::Origin;
 use broker_core::broker::{Exit, Input};
@@ -15,12 +17,27 @@ use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{ServiceName, Version};
 use broker_transport::identity;
 use broker_transport::probe::{Expectation, probe_identity};
-use broker_transport::process::ProcessWatch;
+use broker_transport::process::{ProcessWatch, WatchError};
+use tokio::time::Instant;
 
 use super::backends::{self, Process};
 use super::records::{self, Note};
 use super::shell::Shell;
 use crate::manifests::{ManifestError, State};
+
+/// How long a process that lives may take to answer: it may be stopped, or have nothing to run on for a while.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long until it is asked for the second time; each time after that takes twice as long.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Why what was written down is not adopted.
+#[derive(Debug)]
+enum NotAdopted {
+    /// It is there no more, or never was.
+    Gone(String),
+    /// It may be there.
+    Silent(String),
+}
 
 /// A backend that was written down.
 struct Left {
@@ -99,7 +116,7 @@ async fn adopt(shell: Rc<Shell>, slot: BackendSlot, left: Left) {
     let Left { service, version, daemon } = left;
     let (pid, endpoint) = (daemon.pid, daemon.ipc_endpoint.as_ref().map(|endpoint| endpoint.path.clone()));
     let endpoint = endpoint.unwrap_or_default();
-    match find(&shell, &daemon, &endpoint).await {
+    match find_patiently(&shell, &daemon, &endpoint).await {
         Ok(watch) => {
             let process = Process::adopted(Rc::clone(&watch), PathBuf::from(&endpoint));
             shell.add_process(slot, &process);
@@ -113,35 +130,71 @@ async fn adopt(shell: Rc<Shell>, slot: BackendSlot, left: Left) {
             drop(process);
             shell.watches().forget(pid);
         }
-        Err(cause) => shell.tell(Input::Adopted { slot, outcome: Err(cause) }),
+        Err(NotAdopted::Gone(cause)) => shell.tell(Input::Adopted { slot, outcome: Err(cause) }),
+        Err(NotAdopted::Silent(cause)) => {
+            shell.tell(Input::Adopted { slot, outcome: Err(cause) });
+            // It lives: the next broker may get an answer.
+            return;
+        }
     }
     shell.records().note(Note::Ended { service, version, pid });
 }
 
+/// Asks again for a while whoever does not answer, and lives.
+async fn find_patiently(
+    shell: &Rc<Shell>,
+    daemon: &DaemonProcess,
+    endpoint: &str,
+) -> Result<Rc<ProcessWatch>, NotAdopted> {
+    let deadline = Instant::now() + ANSWERS_WITHIN;
+    let mut pause = ASKED_AGAIN_AFTER;
+    loop {
+        match find(shell, daemon, endpoint).await {
+            Err(NotAdopted::Silent(cause)) if Instant::now() + pause < deadline => {
+                tracing::debug!(pid = daemon.pid, cause, "what a former broker has left is asked again");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            found => return found,
+        }
+    }
+}
+
 /// The process that was written down, held on to from before it answers.
-async fn find(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Result<Rc<ProcessWatch>, String> {
-    let watch = shell.watches().on(daemon.pid).map_err(|error| error.to_string())?;
+async fn find(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Result<Rc<ProcessWatch>, NotAdopted> {
+    let watch = shell.watches().on(daemon.pid).map_err(|error| match error {
+        WatchError::NoSuchProcess { .. } => NotAdopted::Gone(error.to_string()),
+        WatchError::NoPeer | WatchError::Io(_) => NotAdopted::Silent(error.to_string()),
+    })?;
+    let answers = answers(shell, daemon, endpoint).await;
+    match (watch.is_dead(), answers) {
+        (Ok(true), _) => Err(NotAdopted::Gone(format!("process {} has ended", daemon.pid))),
+        (Ok(false), Ok(())) => Ok(watch),
+        (_, Err(why)) => Err(why),
+        (Err(error), Ok(())) => Err(NotAdopted::Silent(error.to_string())),
+    }
+}
+
+/// Whether the process that was written down is the one that answers.
+async fn answers(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Result<(), NotAdopted> {
+    let silent = |error: &dyn Display| NotAdopted::Silent(error.to_string());
+    let gone = |mismatch: &dyn Display| NotAdopted::Gone(mismatch.to_string());
     let exe_hash = daemon.exe_hash.as_slice().try_into();
     let expectation = Expectation {
         pid: Some(daemon.pid),
-        boot_id: Some(identity::boot_id().map_err(|error| error.to_string())?),
-        exe_hash: Some(exe_hash.map_err(|_| "its executable was not written down".to_owned())?),
+        boot_id: Some(identity::boot_id().map_err(|error| silent(&error))?),
+        exe_hash: Some(exe_hash.map_err(|_| gone(&"its executable was not written down"))?),
         endpoint: Some(endpoint.to_owned()),
     };
-    let answer = probe_identity(endpoint).await.map_err(|error| error.to_string())?;
-    expectation.check(&answer).map_err(|mismatch| mismatch.to_string())?;
+    let answer = probe_identity(endpoint).await.map_err(|error| silent(&error))?;
+    expectation.check(&answer).map_err(|mismatch| gone(&mismatch))?;
     if answer.started_at_unix_ms != daemon.started_at_unix_ms {
-        return Err(format!(
+        return Err(NotAdopted::Gone(format!(
             "process {} answers, which was started at {} and not at {} (Unix ms)",
             daemon.pid, answer.started_at_unix_ms, daemon.started_at_unix_ms
-        ));
+        )));
     }
     // What it says of itself is not all: the process that is watched must execute that very file.
     let hash = backends::executable_hash(shell.spawner().clone(), daemon.pid).await;
-    backends::is_running(&answer, hash).await.map_err(|failure| failure.to_string())?;
-    match watch.is_dead() {
-        Ok(false) => Ok(watch),
-        Ok(true) => Err(format!("process {} has ended", daemon.pid)),
-        Err(error) => Err(error.to_string()),
-    }
+    backends::is_running(&answer, hash).await.map_err(|failure| silent(&failure))
 }

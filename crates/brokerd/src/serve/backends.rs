@@ -42,6 +42,11 @@ use crate::redact::redact;
 
 /// How long it may take to read what a backend has said before its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long it may take to write down that a backend runs, before it is used all the same.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+/// What stands for the last words of a backend that is to outlive the broker: its standard error leads nowhere, as
+/// nobody would read it then.
+const NOT_KEPT: &str = "(with --keep-backends, what a backend says is not kept)";
 /// How long a backend may take to say whether it is in use.
 const USAGE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of a dead backend's standard error that are told.
@@ -122,13 +127,21 @@ impl Process {
     }
 
     fn serve_control(
-        &self,
+        self: &Rc<Self>,
         shell: &Rc<Shell>,
         control: Rc<Control>,
         started: control::Started,
         in_use: Option<InUse>,
     ) {
         let serve = control::serve_started(Rc::clone(shell), Rc::clone(&control), started, in_use);
+        let process = Rc::downgrade(self);
+        let serve = async move {
+            serve.await;
+            // The backend sees that it has ended, and no successor goes on with it.
+            if let Some(process) = process.upgrade() {
+                process.control.take();
+            }
+        };
         *self.control.borrow_mut() = Some((control, tokio::task::spawn_local(serve)));
     }
 
@@ -181,21 +194,24 @@ pub(super) fn resume(
 /// Carries out a start, and stays with the process until it ends.
 pub(super) async fn start(shell: Rc<Shell>, order: StartOrder, process: Rc<Process>) {
     let slot = order.slot;
-    let ended = match bring_up(&shell, &order, &process).await {
+    // As it was when the process began; a reload may come in between.
+    let parent_death = parent_death(&shell);
+    let ended = match bring_up(&shell, &order, &process, parent_death).await {
         Ok((child, daemon)) => {
             let (pid, endpoint) = (child.pid(), endpoint_of(&daemon));
-            shell.tell(Input::Started { slot, pid, endpoint });
             let (service, version) = (order.definition.service().clone(), order.version.clone());
-            // One that ends with the broker is nothing for the next one to find.
-            if parent_death(&shell) == ParentDeath::Survive {
+            // One that ends with the broker is nothing for the next one to find. Of one that does not, nobody is told
+            // before it is written down: a broker that is killed meanwhile leaves nothing that the next cannot find.
+            if parent_death == ParentDeath::Survive {
                 let idle_timeout = order.definition.settings().idle_timeout;
                 let daemon = Box::new(DaemonProcess {
                     idle_timeout_secs: idle_timeout.and_then(|timeout| timeout.as_secs().try_into().ok()),
                     ..daemon
                 });
                 let (service, version) = (service.clone(), version.clone());
-                shell.records().note(Note::Running { service, version, daemon });
+                shell.records().note_first(Note::Running { service, version, daemon }, WRITTEN_WITHIN).await;
             }
+            shell.tell(Input::Started { slot, pid, endpoint });
             let exit = end_of(&child).await;
             let ended = Input::Exited { slot, pid, origin: Origin::Started, exit };
             shell.records().note(Note::Ended { service, version, pid });
@@ -212,7 +228,7 @@ pub(super) async fn clear_away(shell: &Rc<Shell>, slot: BackendSlot, process: &P
     let _held_back = shell.moves().hold_back(shell);
     process.end_control(shell.control(slot)).await;
     process.remove_socket();
-    shell.forget_process(slot);
+    shell.forget_process(slot, process);
     shell.tell(ended);
 }
 
@@ -234,11 +250,13 @@ async fn bring_up(
     shell: &Rc<Shell>,
     order: &StartOrder,
     process: &Rc<Process>,
+    parent_death: ParentDeath,
 ) -> Result<(Rc<ChildProcess>, DaemonProcess), SpawnFailure> {
     let program = resolve(order).await?;
     let (endpoint, listener) = prepare_endpoint(order.definition.settings().activation)?;
     *process.socket.borrow_mut() = Some(PathBuf::from(&endpoint));
     let mut command = command(shell, order, program, &endpoint, listener);
+    command.parent_death = parent_death;
     let control = give_control(&mut command)?;
     let child = shell.spawner().spawn(command).await;
     let child = child.map_err(|error| {
@@ -266,7 +284,7 @@ async fn bring_up(
     }
     match check_ready(shell.spawner(), order, &child, &endpoint).await {
         Ok(daemon) => Ok((child, daemon)),
-        Err(failure) => Err(bury(&child, failure).await),
+        Err(failure) => Err(bury(&child, failure, parent_death).await),
     }
 }
 
@@ -338,7 +356,6 @@ fn command(
         }
     }
     command.listen_fd = listener;
-    command.parent_death = parent_death(shell);
     command
 }
 
@@ -403,7 +420,7 @@ fn unidentified(error: &dyn std::error::Error) -> SpawnFailure {
 }
 
 /// Makes sure that a process which did not become ready is gone, and adds how it ended and what it said.
-async fn bury(child: &ChildProcess, failure: SpawnFailure) -> SpawnFailure {
+async fn bury(child: &ChildProcess, failure: SpawnFailure, parent_death: ParentDeath) -> SpawnFailure {
     let died_by_itself = matches!(child.try_wait(), Ok(Some(_)));
     if let Err(error) = child.signal(process::StopSignal::Kill)
         && !died_by_itself
@@ -413,7 +430,10 @@ async fn bury(child: &ChildProcess, failure: SpawnFailure) -> SpawnFailure {
     let exit = end_of(child).await;
     let home = std::env::home_dir();
     let home = home.as_ref().and_then(|home| home.to_str());
-    let stderr = redact(&child.stderr().last_lines(STDERR_LINES).join("\n"), home);
+    let stderr = match parent_death {
+        ParentDeath::Survive => NOT_KEPT.to_owned(),
+        ParentDeath::Terminate => redact(&child.stderr().last_lines(STDERR_LINES).join("\n"), home),
+    };
     let (exit_status, signal) = match exit {
         Exit::Status(status) if died_by_itself => (Some(status), None),
         Exit::Signal(signal) if died_by_itself => (None, Some(signal)),

@@ -33,6 +33,7 @@ use super::handoff::{self, Terms};
 use super::ownership::Held;
 use super::shell::{InFlight, Shell};
 use super::succession;
+use crate::config::keys;
 
 /// How long a peer may take to read its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -445,8 +446,8 @@ impl Exchange<'_> {
         let _held = shell.moves().hold_back(shell);
         let reply = facts::answer(shell, request).await;
         let then = if request.verb == AdminVerb::Shutdown as i32 {
-            let deadline =
-                (request.drain_deadline_ms > 0).then(|| Duration::from_millis(request.drain_deadline_ms));
+            let asked = Some(request.drain_deadline_ms).filter(|millis| *millis > 0);
+            let deadline = asked.map(|millis| Duration::from_millis(millis.min(keys::DRAIN_MS.most)));
             Then::Drain { deadline }
         } else {
             Then::Close

@@ -338,9 +338,9 @@ pub(super) async fn serve_registered(
     id: u64,
     announcement: &Announcement,
 ) {
-    let progress = ControlProgress::default();
-    let end = match dialled(shell, stream, peer, announcement, progress) {
-        Ok(control) => {
+    let end = match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
+        Ok(slot) => {
+            let control = of_dialled(shell, slot, stream, announcement, ControlProgress::default());
             let served = async {
                 let in_use = admit(shell, &control, id, announcement)?;
                 exchange(&in_use, &mut Incoming::new(&control)).await
@@ -348,7 +348,7 @@ pub(super) async fn serve_registered(
             let Err(end) = served.await;
             end.to_string()
         }
-        Err((stream, why)) => {
+        Err(why) => {
             let refusal = Admittance { admitted: false, reason: why.to_string() };
             if let Ok(refusal) = frame_bytes(&ControlMessage::Admittance(refusal).to_frame(id)) {
                 connection::write(&stream, &refusal).await;
@@ -371,7 +371,8 @@ pub(super) fn resume_registered(
     announcement: &Announcement,
     progress: ControlProgress,
 ) -> Result<impl Future<Output = ()> + use<>, NotRegistered> {
-    let control = dialled(shell, stream, peer, announcement, progress).map_err(|(_, why)| why)?;
+    let slot = shell.call(|broker, _| broker.announced_before(peer, announcement))?;
+    let control = of_dialled(shell, slot, stream, announcement, progress);
     let announced = Capabilities::from_bits_retain(announcement.capabilities);
     let in_use = InUse::begin(shell, &control, announced);
     Ok(async move {
@@ -380,21 +381,16 @@ pub(super) fn resume_registered(
     })
 }
 
-fn dialled(
+fn of_dialled(
     shell: &Rc<Shell>,
+    slot: BackendSlot,
     stream: Stream,
-    peer: PeerKey,
     announcement: &Announcement,
     progress: ControlProgress,
-) -> Result<Rc<Control>, (Stream, NotRegistered)> {
+) -> Rc<Control> {
     let recipient = Recipient::peer_of(&stream);
-    match shell.call(|broker, now| broker.announced(now, peer, announcement)) {
-        Ok(slot) => {
-            let origin = ControlOrigin::Dialled(Box::new(announcement.clone()));
-            Ok(Control::new(shell, slot, (stream, recipient), origin, progress))
-        }
-        Err(why) => Err((stream, why)),
-    }
+    let origin = ControlOrigin::Dialled(Box::new(announcement.clone()));
+    Control::new(shell, slot, (stream, recipient), origin, progress)
 }
 
 /// Takes a backend's control connection into use.

@@ -24,6 +24,8 @@ pub(crate) const MAX_LOG: u64 = 8 * 1024 * 1024;
 pub(crate) const ROTATED_LOGS: u32 = 4;
 /// Events that may wait for the disk.
 const QUEUE: usize = 1_024;
+/// How long the last events may take to be written when the broker ends.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// How often a flush looks.
 const FLUSH_LOOK: Duration = Duration::from_micros(200);
 
@@ -78,10 +80,13 @@ impl EventLog {
 }
 
 impl Drop for EventLog {
-    /// Waits until everything that is queued is written.
+    /// Waits until everything that is queued is written, but not for a disk that hangs, or for somebody who keeps the
+    /// log locked: a broker that is to end, ends.
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(writer) = self.writer.take() {
+        self.flush(LAST_EVENTS);
+        let is_written = self.handled.load(Ordering::Acquire) == self.queued.get();
+        if let Some(writer) = self.writer.take().filter(|_| is_written) {
             // It panics nowhere; if it did, there is nobody left to tell.
             let _ = writer.join();
         }

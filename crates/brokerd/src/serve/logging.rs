@@ -11,6 +11,7 @@ use tracing_subscriber::{Layer, Registry, fmt, registry};
 
 use super::settings::{Source, Sourced};
 use crate::cli::LogFormat;
+use crate::config;
 use crate::config::keys::LEVEL_VARIABLE;
 use crate::failure::Failure;
 use crate::journal::Journal;
@@ -58,10 +59,10 @@ pub(super) fn start(format: LogFormat, level: &Sourced<String>) -> Result<Level,
 /// which is more code than the rest of the broker.
 fn levels(level: &Sourced<String>) -> Result<Targets, Failure> {
     let text = &level.value;
-    text.parse().map_err(|error| {
+    config::levels(text).map_err(|error| {
         // What the file says was looked at when it was read.
         let name = if let Source::Env(name) = level.source { name } else { LEVEL_VARIABLE };
-        Failure::usage(format!("{name} {text:?}: {error}"))
+        Failure::usage(format!("{name}: {error}"))
             .next(format!("set {name} to a level such as debug, or to TARGET=LEVEL,..., or unset it"))
     })
 }

@@ -73,18 +73,34 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
     place::refuse_privileged()?;
     // First of all: what a predecessor has left may be more than the limit allows.
     let descriptors = DescriptorLimit::raise();
-    place::require_descriptors()?;
-    let (takeover, trial) = (args.takeover, args.takeover_trial);
+    // There is no way back to a predecessor: from here on, what would keep a broker from beginning keeps one that
+    // takes over from as little as can be.
+    let mut takeover = args.takeover.map(Takeover::take).transpose()?;
+    let trial = args.takeover_trial;
     // Whoever reads that has read it from the predecessor.
     let is_told = args.json && takeover.is_none();
     let resolver = Resolver::new(args, matches)?;
-    let mut settings = resolver.resolve()?;
+    let (mut settings, passed_over) = match (resolver.resolve(), &takeover) {
+        (Ok(settings), _) => (settings, Vec::new()),
+        (Err(wrong), None) => return Err(wrong.into()),
+        (Err(wrong), Some(takeover)) => (resolver.resolve_as_before(takeover.config_text())?, wrong.lines()),
+    };
     if let Some(form) = trial {
+        place::require_descriptors()?;
+        confinement::confine(&settings)?;
         return succession::answer_trial(form).map(|()| ExitCode::SUCCESS);
     }
+    if takeover.is_none() {
+        place::require_descriptors()?;
+    }
     let level = logging::start(settings.log.value, &settings.log_level)?;
+    for problem in passed_over {
+        tracing::warn!(
+            problem,
+            "the configuration file has changed and is not taken; what held before holds"
+        );
+    }
     settings.fit_into(descriptors);
-    let mut takeover = takeover.map(Takeover::take).transpose()?;
     match (settings.prepare_directories(), &takeover) {
         (Ok(()), _) => {}
         (Err(failure), None) => return Err(failure),
@@ -120,7 +136,13 @@ fn run_loop(
     // There is only the spawner's thread beside this one by now. All that follow are started by this one, or by
     // one that was.
     let manager = Manager::connect();
-    confinement::confine(&setup.settings)?;
+    match (confinement::confine(&setup.settings), &takeover) {
+        (Ok(()), _) => {}
+        (Err(failure), Some(takeover)) if !takeover.is_sandboxed() => {
+            tracing::warn!(%failure, "going on without, as before");
+        }
+        (Err(failure), _) => return Err(failure),
+    }
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_start(stop_requests::block_here)

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{ServiceName, Version};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, oneshot};
 
 use super::settings::Settings;
 use super::shell::Shell;
@@ -25,12 +25,15 @@ pub(super) enum Note {
     Ended { service: ServiceName, version: Version, pid: u32 },
 }
 
+/// A note, and who waits until it is written down.
+type Queued = (Note, Option<oneshot::Sender<()>>);
+
 /// The manifests of this broker's backends.
 pub(super) struct Records {
     dir: ManifestDir,
     owner: Owner,
-    queue: UnboundedSender<Note>,
-    notes: RefCell<Option<UnboundedReceiver<Note>>>,
+    queue: UnboundedSender<Queued>,
+    notes: RefCell<Option<UnboundedReceiver<Queued>>>,
     unwritten: Cell<usize>,
     all_written: Notify,
 }
@@ -61,9 +64,27 @@ impl Records {
 
     /// Has something written down; never waits.
     pub(super) fn note(&self, note: Note) {
-        if self.queue.send(note).is_ok() {
+        self.queue(note, None);
+    }
+
+    /// Has something written down, and waits until it is, or cannot be; but no longer than `limit`.
+    pub(super) async fn note_first(&self, note: Note, limit: Duration) {
+        let (tell, told) = oneshot::channel();
+        self.queue(note, Some(tell));
+        if tokio::time::timeout(limit, told).await.is_err() {
+            tracing::warn!("a backend is used before it is written down, as the disk does not answer");
+        }
+    }
+
+    fn queue(&self, note: Note, tell: Option<oneshot::Sender<()>>) {
+        if self.queue.send((note, tell)).is_ok() {
             self.unwritten.set(self.unwritten.get() + 1);
         }
+    }
+
+    /// Whether everything is written down.
+    pub(super) fn is_all_written(&self) -> bool {
+        self.unwritten.get() == 0
     }
 
     /// Waits until everything is written down, but no longer than `limit`.
@@ -85,7 +106,7 @@ impl Records {
     pub(super) async fn keep(shell: Rc<Shell>) {
         let records = shell.records();
         let Some(mut notes) = records.notes.take() else { return };
-        while let Some(note) = notes.recv().await {
+        while let Some((note, tell)) = notes.recv().await {
             let (dir, owner) = (records.dir.clone(), records.owner.clone());
             let unix_ms = shell.clock().now().unix.get();
             let written = tokio::task::spawn_blocking(move || write(&dir, &owner, note, unix_ms)).await;
@@ -96,6 +117,9 @@ impl Records {
             }
             records.unwritten.set(records.unwritten.get() - 1);
             records.all_written.notify_one();
+            // Whoever has waited may have given up.
+            let _ = tell.map(|tell| tell.send(()));
+            shell.moves().note_change();
         }
     }
 }
@@ -110,6 +134,7 @@ pub(super) fn report(shell: &Rc<Shell>, error: &ManifestError) {
         | ManifestError::NotAFile { .. }
         | ManifestError::Untrusted { .. }
         | ManifestError::Write { .. }
+        | ManifestError::Taken { .. }
         | ManifestError::Directory { .. } => {
             tracing::warn!(%error, "the next broker will not find a backend");
         }

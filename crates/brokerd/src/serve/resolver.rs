@@ -83,6 +83,18 @@ impl Resolver {
         Ok(self.resolve_with(&file)?)
     }
 
+    /// The same with what the file said before; `None` where there was none.
+    ///
+    /// # Errors
+    /// As [`Resolver::resolve`].
+    pub(super) fn resolve_as_before(&self, text: Option<&str>) -> Result<Settings, Unresolved> {
+        let file = match text {
+            Some(text) => self.location.file_of(text.into()).map_err(Unresolved::File)?,
+            None => File::default(),
+        };
+        Ok(self.resolve_with(&file)?)
+    }
+
     fn resolve_with(&self, file: &File) -> Result<Settings, Failure> {
         let args = &self.args;
         let layers = Layers { matches: &self.matches, values: &file.values, path: file.path.as_ref() };
@@ -124,6 +136,7 @@ impl Resolver {
         let millis = |number: &Number, given: u64| layers.number(number, given).map(Duration::from_millis);
         Ok(Settings {
             config_file: self.config_file(file),
+            config_text: file.path.is_some().then(|| Arc::clone(&file.text)),
             instance,
             socket,
             service_dir,

@@ -78,6 +78,8 @@ impl<T> Sourced<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) config_file: Sourced<Option<PathBuf>>,
+    /// What that file said when it was read.
+    pub(crate) config_text: Option<Arc<str>>,
     pub(crate) instance: Sourced<BrokerInstance>,
     pub(crate) socket: Sourced<PathBuf>,
     pub(crate) service_dir: Sourced<PathBuf>,

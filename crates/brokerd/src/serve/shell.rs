@@ -435,9 +435,12 @@ impl Shell {
         self.controls.borrow().values().cloned().collect()
     }
 
-    /// Forgets a process that has ended.
-    pub(super) fn forget_process(&self, slot: BackendSlot) {
-        self.processes.borrow_mut().remove(&slot);
+    /// Forgets a process that has ended. Another one may have its place by now.
+    pub(super) fn forget_process(&self, slot: BackendSlot, ended: &Process) {
+        let mut processes = self.processes.borrow_mut();
+        if processes.get(&slot).is_some_and(|process| std::ptr::eq(&**process, ended)) {
+            processes.remove(&slot);
+        }
     }
 
     /// Waits for the turn to render an admin answer. Each takes as long as many Hellos, so between two of them

@@ -1,7 +1,7 @@
 //! What a former broker has left running.
 
 use super::*;
-use crate::backends::Origin;
+use crate::backends::{ControlKey, Origin, Registration};
 
 impl World {
     fn expect(&mut self) -> Option<BackendSlot> {
@@ -99,4 +99,63 @@ fn one_whose_end_is_seen_is_replaced_by_the_next_hello() {
     let (_, reply) = world.hello("1.0.0");
     assert!(reply.is_none());
     assert_eq!(world.starts().len(), 1);
+}
+
+/// What the operator's configuration says of the backend.
+fn named(endpoint: &str) -> Registration {
+    Registration {
+        service: "cache".parse().unwrap(),
+        version: "1.0.0".parse().unwrap(),
+        endpoint: endpoint.to_owned(),
+        handoff_endpoint: None,
+    }
+}
+
+#[test]
+fn a_configuration_that_names_and_forgets_it_leaves_an_adopted_backend_alone() {
+    for announces in [false, true] {
+        let mut world = World::new();
+        let slot = world.expect().unwrap();
+        world.adopted(slot, Ok(77));
+        world.name(&[named("/run/be-77.sock")]);
+        if announces {
+            assert_eq!(world.announce(77, "/run/be-77.sock").unwrap(), slot);
+        }
+        for names in [&[named("/run/elsewhere.sock")][..], &[]] {
+            world.name(names);
+            assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+        }
+        if announces {
+            world.close(slot, 77);
+            assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock", "it is ours");
+        }
+        assert!(world.starts().is_empty());
+    }
+}
+
+#[test]
+fn who_has_announced_itself_meanwhile_and_is_another_is_not_taken_for_the_one_that_was_left() {
+    let mut world = World::new();
+    let slot = world.expect().unwrap();
+    assert_eq!(world.announce(99, "/run/own.sock").unwrap(), slot);
+    world.adopted(slot, Ok(77));
+    assert_eq!(
+        world.ended_controls(),
+        [ControlKey::new(99)],
+        "nothing is passed to it as if it were the other"
+    );
+    world.close(slot, 99);
+    // The very one may come with a connection of its own.
+    assert_eq!(world.announce(77, "/run/be-77.sock").unwrap(), slot);
+}
+
+#[test]
+fn what_the_operator_names_while_it_is_looked_at_is_used_when_it_ends() {
+    let mut world = World::new();
+    let slot = world.expect().unwrap();
+    world.name(&[named("/run/registered.sock")]);
+    world.adopted(slot, Ok(77));
+    assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+    world.exited(slot, Exit::Unknown);
+    world.hello_at("/run/registered.sock");
 }

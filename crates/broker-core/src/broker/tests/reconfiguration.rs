@@ -31,7 +31,7 @@ impl World {
         self.tell(Input::Reconfigured(new));
     }
 
-    fn name(&mut self, registrations: &[Registration]) {
+    pub(super) fn name(&mut self, registrations: &[Registration]) {
         self.reconfigure(|new| new.registrations = registrations.to_vec());
     }
 
@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Says Hello, and lets the endpoint that is probed then answer.
-    fn hello_at(&mut self, expected: &str) {
+    pub(super) fn hello_at(&mut self, expected: &str) {
         let (waiting, reply) = self.hello("1.0.0");
         assert!(reply.is_none());
         let (slot, probed) = self.last_probe().unwrap();

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -81,9 +81,28 @@ impl InstanceLock {
             return Err(LockError::NotAFile { path: path.to_path_buf(), found: "another file" });
         }
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Self::begin(file, path, endpoint),
+            Ok(()) => {
+                let lock = Self { file: Some(file), path: path.to_path_buf() };
+                lock.say_who_holds_it(endpoint);
+                Ok(lock)
+            }
             Err(Errno::WOULDBLOCK) => Err(held(path, holder(file))),
             Err(errno) => Err(failure("lock", path, errno.into())),
+        }
+    }
+
+    /// Renews the entry of one that was taken over. A predecessor in the same process has left the very same, and
+    /// that one stays where there is no room for another: what counts is the lock.
+    fn say_who_holds_it(&self, endpoint: &str) {
+        let Some(file) = &self.file else { return };
+        let text = LockEntry::of_this_process(endpoint).to_text();
+        let mut known = vec![0; text.len() + 1];
+        if matches!(file.read_at(&mut known, 0), Ok(length) if known[..length] == *text.as_bytes()) {
+            return;
+        }
+        let written = file.write_all_at(text.as_bytes(), 0).and_then(|()| file.set_len(text.len() as u64));
+        if let Err(error) = written {
+            tracing::warn!(path = %self.path.display(), %error, "the lock file does not say who holds it");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::private_dir::{Missing, PrivateDirError};
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
+const ROOT: u32 = 0;
 
 pub(crate) use os::network_filesystem;
 
@@ -31,7 +32,7 @@ pub(crate) fn walk(path: &Path, missing: Missing) -> Result<(), PrivateDirError>
         dir = enter(&dir, name, &walked, rule, missing)?;
         let stat = stat(&dir, &walked)?;
         if rule == Strictness::Strict {
-            check(&stat, &walked)?;
+            check(&stat, &walked, is_last)?;
         }
         if !is_last {
             strictness = strictness.of_children(permissions(&stat), &walked)?;
@@ -45,7 +46,8 @@ pub(crate) fn walk(path: &Path, missing: Missing) -> Result<(), PrivateDirError>
 enum Strictness {
     /// The system's and the user's own directories: links are followed, owners not asked for.
     Lenient,
-    /// Anybody could have made it: it must be a directory of ours that only we write to.
+    /// Anybody could have made it: it must be a directory of ours that only we write to. On the way there, one of
+    /// root's is as good.
     Strict,
 }
 
@@ -112,9 +114,9 @@ fn what_lies_there(dir: &OwnedFd, name: &std::ffi::OsStr, walked: &Path) -> Priv
     }
 }
 
-fn check(stat: &Stat, path: &Path) -> Result<(), PrivateDirError> {
+fn check(stat: &Stat, path: &Path, is_last: bool) -> Result<(), PrivateDirError> {
     let expected = rustix::process::geteuid().as_raw();
-    if stat.st_uid != expected {
+    if stat.st_uid != expected && (is_last || stat.st_uid != ROOT) {
         return Err(PrivateDirError::ForeignOwner {
             path: path.to_path_buf(),
             owner: stat.st_uid.to_string(),
@@ -143,6 +145,15 @@ fn failure(operation: &'static str, path: &Path, errno: Errno) -> PrivateDirErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_root_s_is_good_on_the_way_and_not_at_the_end() {
+        let usr = rustix::fs::stat("/usr").unwrap();
+        assert_eq!(usr.st_uid, ROOT);
+        check(&usr, Path::new("/usr"), false).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(check(&usr, Path::new("/usr"), true).is_ok(), is_root);
+    }
 
     #[test]
     fn what_everybody_may_write_to_makes_all_below_it_strict_or_is_refused() {

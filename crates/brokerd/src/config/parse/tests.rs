@@ -127,8 +127,10 @@ fn a_wrong_kind_of_value_is_told_with_what_is_expected() {
     ] {
         assert_eq!(problems(text), [told], "{text}");
     }
-    let level = problems("[log]\nlevel = \"brokerd=loud\"");
-    assert!(level[0].starts_with("2:9: log.level: expected a level such as debug"), "{level:?}");
+    for wrong in ["brokerd=loud", "degub", "info,foo", "", "=", "info,", "=info", "brokerd="] {
+        let level = problems(&format!("[log]\nlevel = \"{wrong}\""));
+        assert!(level[0].starts_with("2:9: log.level: expected a level (error, warn,"), "{wrong}: {level:?}");
+    }
     let instance = problems("instance = \"mine\"");
     assert!(instance[0].starts_with("1:12: instance: "), "{instance:?}");
 }

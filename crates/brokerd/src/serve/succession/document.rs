@@ -54,6 +54,12 @@ pub(super) struct Document {
     /// Whether the socket was bound by somebody else, who keeps it.
     #[prost(bool, tag = "11")]
     pub(super) is_socket_passed: bool,
+    /// What the configuration file said that is in force.
+    #[prost(string, optional, tag = "12")]
+    pub(super) config_text: Option<String>,
+    /// Whether the predecessor was in its sandbox.
+    #[prost(bool, tag = "13")]
+    pub(super) is_sandboxed: bool,
 }
 
 /// A backend that was started.
@@ -234,6 +240,8 @@ impl Document {
             dialled,
             clients: Vec::new(),
             is_socket_passed: shell.moves().is_socket_passed(),
+            config_text: settings.config_text.as_deref().map(str::to_owned),
+            is_sandboxed: settings.sandbox.value,
         })
     }
 

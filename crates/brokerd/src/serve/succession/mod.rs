@@ -36,7 +36,7 @@ use crate::admin;
 /// How long what is under way may take to come to an end: longer than the time for the answer to an offer, and
 /// than a start takes that nobody has given more time.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
-/// How long events, and manifests, may take to be written.
+/// How long events may take to be written.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long it takes at most until a signal that has come is told of: one turn of the event loop.
 const SIGNALS_TOLD_WITHIN: Duration = Duration::from_millis(1);
@@ -56,7 +56,7 @@ enum NotUpgraded {
     #[error("{} is not used: {fault}", program.display())]
     Unfit { program: PathBuf, fault: trial::Unfit },
     #[error(
-        "a backend is still being started, or an answer not read, after {} s; try again",
+        "a backend is still being started, an answer not read, or a manifest not written, after {} s; try again",
         SETTLES_WITHIN.as_secs()
     )]
     Unsettled,
@@ -130,7 +130,7 @@ async fn hand_over(shell: &Rc<Shell>, program: PathBuf) -> (Vec<Moved>, NotUpgra
         if let Err(failure) = settle(shell, deadline).await {
             return (moved, failure);
         }
-        shell.records().finish(WRITTEN_WITHIN).await;
+        // In the same turn: what is begun from now on is not begun here.
         end_client_tasks(shell).await;
         // From here on a signal waits for whoever listens next. One that came before is told of in this time.
         stop_requests::block_here();
@@ -141,7 +141,7 @@ async fn hand_over(shell: &Rc<Shell>, program: PathBuf) -> (Vec<Moved>, NotUpgra
             break;
         }
         stop_requests::let_through_here();
-        // A backend has ended meanwhile, and somebody waits for its successor.
+        // A backend has ended meanwhile: it is to be cleared away, or somebody waits for its successor.
         let (others, asker) = moved.into_iter().partition(|moved| moved.asks == Asks::Anything);
         moved = asker;
         Vec::into_iter(others).for_each(|moved| serve_again(shell, moved, ""));
@@ -195,19 +195,23 @@ fn serve_again(shell: &Rc<Shell>, moved: Moved, why: &str) {
     shell.take_back(moved, move |request| admin::not_upgraded(&why, request.json, unix_ms));
 }
 
+/// Whether nothing is under way that cannot go along: neither there, nor in an answer, nor on its way to the disk.
 fn is_settled(shell: &Rc<Shell>) -> bool {
     // A look, not a call: that would be a change.
-    shell.look(|broker, _| broker.is_settled())
+    let is_settled = shell.look(|broker, _| broker.is_settled());
+    is_settled && shell.moves().is_nothing_held_back() && shell.records().is_all_written()
 }
 
 /// Waits until nothing is under way that cannot go along.
 async fn settle(shell: &Rc<Shell>, deadline: Instant) -> Result<(), NotUpgraded> {
     let settled = async {
-        while is_serving(shell) && !(is_settled(shell) && shell.moves().is_nothing_held_back()) {
+        while is_serving(shell) && !is_settled(shell) {
             shell.moves().changed().await;
         }
     };
     match tokio::time::timeout_at(deadline, settled).await {
+        // It may have settled again and again.
+        Ok(()) if is_serving(shell) && Instant::now() >= deadline => Err(NotUpgraded::Unsettled),
         Ok(()) if is_serving(shell) => Ok(()),
         Ok(()) => Err(NotUpgraded::Draining),
         Err(_) => Err(NotUpgraded::Unsettled),

@@ -47,6 +47,16 @@ impl Takeover {
         Ok(Self { document, inheritance })
     }
 
+    /// What the configuration file said that was in force.
+    pub(in crate::serve) fn config_text(&self) -> Option<&str> {
+        self.document.config_text.as_deref()
+    }
+
+    /// Whether the predecessor was in its sandbox.
+    pub(in crate::serve) const fn is_sandboxed(&self) -> bool {
+        self.document.is_sandboxed
+    }
+
     /// How long the process has been a broker.
     pub(in crate::serve) const fn uptime(&self) -> Monotonic {
         Monotonic::from_nanos(self.document.uptime)
