@@ -301,6 +301,73 @@ fn who_stops_reading_changes_no_exit_code() {
     assert_eq!(broker.wait(), Some(0));
 }
 
+// A device that takes nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure_and_told() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let _broker = world.serve(&[]);
+    let socket = world.socket();
+    let asks = ["--socket", socket.to_str().unwrap()];
+    for words in [
+        "dump",
+        "metrics",
+        "healthz",
+        "config",
+        "service list",
+        "man",
+        "completions bash",
+        "hello cache 1.0.0",
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut arguments: Vec<&str> = words.split(' ').collect();
+        if !["service", "man", "completions"].contains(&arguments[0]) {
+            arguments.extend(asks);
+        }
+        let ended = world.brokerd(&arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{words}: {said}");
+        assert!(said.contains("cannot write to standard output: No space left on device"), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_hint_names_the_broker_that_was_asked_for() {
+    let world = World::new();
+    let socket = world.socket();
+    let place = ["--socket", socket.to_str().unwrap()];
+    for words in [&["status"][..], &["top", "--once"], &["hello", "cache", "1.0.0"]] {
+        let failed = world.run(&[words, &place].concat());
+        assert!(
+            failed.stderr.contains(&format!("`brokerd serve --socket {}`", socket.display())),
+            "{failed:?}"
+        );
+    }
+    // What listens and does not speak is not mended by another broker.
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let failed = std::thread::scope(|scope| {
+        scope.spawn(|| drop(listener.accept()));
+        world.run(&["status", "--socket", socket.to_str().unwrap()])
+    });
+    assert!(failed.stderr.contains("`brokerd doctor --socket"), "{failed:?}");
+    assert!(!failed.stderr.contains("serve"), "{failed:?}");
+}
+
+#[test]
+fn brokers_are_listed_whether_or_not_the_shared_one_runs() {
+    let world = World::new();
+    let _broker = broker_tests::Daemon::start(&mut world.brokerd(&["serve", "--instance", "svc:cache"]));
+    let listed = world.run(&["list-instances"]);
+    assert!(listed.is_success(), "{listed:?}");
+    let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_head(&listed, "list-instances", &["instances"]);
+    assert_eq!(listed["instances"][0]["broker_instance"], "svc:cache");
+    assert_eq!(listed["instances"][0]["state"], "running");
+    assert_eq!(world.run(&["list-instances", "--instance", "inst:absent"]).code(), 1, "that one was named");
+}
+
 #[test]
 fn nothing_is_coloured_where_nobody_wants_that() {
     let world = World::new();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Display, Formatter, Write};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -151,7 +151,14 @@ impl Refused {
                     }
                 }
             },
+            // The broker has said when.
+            RefusedKind::RateLimited { .. } if self.reason.contains("try again") => {
+                "do so less often".to_owned()
+            }
             RefusedKind::RateLimited { retry_after } => format!("{}, and less often", again(retry_after)),
+            RefusedKind::ShuttingDown { .. } if self.reason.contains("try again") => {
+                "another broker may have taken over by then".to_owned()
+            }
             RefusedKind::ShuttingDown { retry_after } => {
                 format!("{}, when another broker may have taken over", again(retry_after))
             }
@@ -191,7 +198,13 @@ fn again(retry_after: Duration) -> String {
 impl Display for Refused {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let reason = if self.reason.is_empty() { "it gives no reason" } else { &self.reason };
-        write!(f, "the broker refuses: {reason}; {}", self.advice())
+        // A backend's last words may hold what a terminal would obey.
+        let text = format!("the broker refuses: {reason}; {}", self.advice());
+        text.chars().try_for_each(|each| match each {
+            '\n' | '\t' => f.write_char(each),
+            each if each.is_control() => f.write_char(char::REPLACEMENT_CHARACTER),
+            each => f.write_char(each),
+        })
     }
 }
 
@@ -231,6 +244,25 @@ mod tests {
         ];
         for (code, kind) in kinds {
             assert_eq!(refused(code, 5, &[]).kind, kind, "code {code}");
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_passed_on_and_lines_stay_lines() {
+        let said = "\u{1b}[31mred\u{1b}]0;title\u{7}\r\n\tnext\u{9b}1m";
+        let text = refused(3, 0, &[("stderr", said)]).to_string();
+        assert!(
+            text.ends_with("were:\n\u{fffd}[31mred\u{fffd}]0;title\u{fffd}\u{fffd}\n\tnext\u{fffd}1m"),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn when_to_try_again_is_told_once() {
+        for code in [4, 5] {
+            let reason = "no; try again in 5 ms".to_owned();
+            let refused = Refused { reason, ..refused(code, 5, &[]) };
+            assert_eq!(refused.to_string().matches("try again").count(), 1, "{refused}");
         }
     }
 

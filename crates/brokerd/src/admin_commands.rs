@@ -1,15 +1,16 @@
 //! The admin verbs as commands: ask the broker, print the answer, end with its exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use broker_client::AdminError;
+use broker_client::{AdminError, ExchangeError};
+use broker_protocol::BrokerInstance;
 use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
 use serde_json::json;
 
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::{admin, output};
 
 /// The socket of the broker that is meant.
 pub(crate) fn socket(args: &AdminArgs) -> Result<PathBuf, Failure> {
@@ -48,13 +49,43 @@ pub(crate) fn send(
     Ok(ExitCode::from(u8::try_from(reply.exit_code).unwrap_or(1)))
 }
 
+/// Who they are is on disk: where no broker was named, and the usual one is not there, the others are found without
+/// it.
+pub(crate) fn list_instances(args: &AdminArgs) -> Result<ExitCode, Failure> {
+    let is_named = args.socket.is_some() || args.instance != BrokerInstance::Shared;
+    let answered = ask("list-instances", AdminVerb::ListInstances, args);
+    if is_named || answered.is_ok() {
+        return answered;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::refused(format!("cannot start the event loop: {error}")))?;
+    let instances = runtime.block_on(admin::find_instances(Path::new("")));
+    output::json_answer("list-instances", &json!({ "instances": instances }));
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Sends a request; the answer.
 pub(crate) fn exchange(request: &AdminRequest, args: &AdminArgs) -> Result<AdminReply, Failure> {
     let socket = socket(args)?;
-    broker_client::blocking::admin(&socket, request).map_err(|error| match error {
+    broker_client::blocking::admin(&socket, request).map_err(|error| match &error {
         AdminError::Config(_) => Failure::usage(error),
-        AdminError::Exchange(_) => Failure::refused(error)
-            .next(format!("is a broker running? `brokerd serve --instance {}` starts one", args.instance)),
+        AdminError::Exchange(why) => {
+            let next = next(why, args);
+            Failure::refused(error).next(next)
+        }
         AdminError::Protocol(_) | AdminError::Refused(_) => Failure::refused(error),
     })
+}
+
+/// What to do where no answer came.
+pub(crate) fn next(why: &ExchangeError, args: &AdminArgs) -> String {
+    let broker = match &args.socket {
+        Some(socket) => format!("--socket {}", socket.display()),
+        None => format!("--instance {}", args.instance),
+    };
+    match why {
+        ExchangeError::Connect(_) => format!("is a broker running? `brokerd serve {broker}` starts one"),
+        _ => format!("`brokerd doctor {broker}` says what is wrong"),
+    }
 }

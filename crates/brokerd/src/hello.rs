@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker_client::{
-    Agreement, DiscoveryError, Hello, HelloError, Refused, blocking, broker_of, round_trip_timeout,
+    Agreement, DiscoveryError, ExchangeError, Hello, HelloError, Refused, blocking, broker_of,
+    round_trip_timeout,
 };
 use broker_protocol::wire::ErrorCode;
 use serde_json::{Value, json};
@@ -33,8 +34,12 @@ pub(crate) fn run(args: &HelloArgs) -> Result<ExitCode, Failure> {
             output::json_answer("hello", &json!({ "refused": refused(&refusal) }));
             Ok(ExitCode::from(EXIT_REFUSED))
         }
-        Err(error @ HelloError::Exchange(_)) => {
+        Err(error @ HelloError::Exchange(ExchangeError::Connect(_))) => {
             Err(Failure::refused(error).next(format!("is a broker running? `{start}` starts one")))
+        }
+        Err(error @ HelloError::Exchange(_)) => {
+            let doctor = format!("brokerd doctor --socket {}", socket.display());
+            Err(Failure::refused(error).next(format!("`{doctor}` says what is wrong")))
         }
         Err(error @ (HelloError::FieldTooLong { .. } | HelloError::Protocol(_) | HelloError::Refused(_))) => {
             Err(Failure::refused(error))

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    counted(|| match run(cli.command, &matches) {
+    counted(|| match run(cli.command, &matches).and_then(|code| output::all_printed().map(|()| code)) {
         Ok(code) => code,
         Err(failure) => {
             failure.tell();
@@ -76,7 +76,7 @@ fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {
         Command::Status(args) => ask("status", AdminVerb::Status, &args),
         Command::Doctor(args) => Ok(doctor::run(args)),
         Command::Dump(args) => ask("dump", AdminVerb::Dump, &args),
-        Command::ListInstances(args) => ask("list-instances", AdminVerb::ListInstances, &args),
+        Command::ListInstances(args) => admin_commands::list_instances(&args),
         Command::Healthz(args) => ask("healthz", AdminVerb::Healthz, &args),
         Command::Readyz(args) => ask("readyz", AdminVerb::Readyz, &args),
         Command::BackendHealth { service, admin } => {

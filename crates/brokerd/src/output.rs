@@ -1,12 +1,14 @@
 //! Printing: data on standard output, and nothing else there.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use broker_protocol::BrokerInstance;
 use serde::Serialize;
 
 use crate::admin::Body;
+use crate::failure::Failure;
 
 /// Prints a value as indented JSON.
 ///
@@ -28,10 +30,28 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Why data could not be printed, the first time it could not.
+static UNPRINTED: OnceLock<String> = OnceLock::new();
+
 /// Prints text as it is.
 pub(crate) fn text_out(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => _ = UNPRINTED.set(error.to_string()),
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Whether all that was to be printed was: a script must not take a part for the whole.
+///
+/// # Errors
+/// Some of it was not, and somebody may be reading.
+pub(crate) fn all_printed() -> Result<(), Failure> {
+    match UNPRINTED.get() {
+        None => Ok(()),
+        Some(why) => Err(Failure::refused(format!("cannot write to standard output: {why}"))
+            .next("make room, or let it go elsewhere; what was asked for is done")),
+    }
 }
 
 /// Prints a line of text.

@@ -55,7 +55,7 @@ fn a_backend_that_is_no_longer_wanted_is_told_and_ended() {
     let binary = patient.path("opt/echo");
     let define = format!("brokerd service add cache --isolation shared --binary {binary}");
     assert!(patient.run(&format!("{define} --min-version 2.0.0")).is_success());
-    is_ended(&patient, first, "does not allow this version");
+    is_ended(&patient, first, "does not allow version 1.0.0 any more");
 
     assert!(patient.run(&define).is_success());
     let second = begin(&patient, Some(first));

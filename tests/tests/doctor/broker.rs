@@ -40,17 +40,21 @@ fn a_broker_of_another_version_is_told_and_started_anew() {
 }
 
 #[test]
-fn a_broker_whose_executable_was_replaced_is_told_and_started_anew_with_its_options() {
+fn a_broker_whose_executable_was_replaced_is_told_and_upgraded_with_its_options_and_backends() {
     let patient = Patient::new();
     own_brokerd(&patient, "cat");
     let broker = patient.serve(&["--max-connections", "77"]);
+    let pid = broker.pid();
     // The same content is the same program.
     own_brokerd(&patient, "cat");
     assert_eq!(check(&patient.examined(), "broker.executable")["status"], "PASS");
     own_brokerd(&patient, "(cat; echo)");
-    let mend = patient.remedy("broker.executable", "WARN", "was replaced");
-    assert!(mend.contains("--max-connections 77"), "{mend}");
-    is_started_anew(&patient, broker, "broker.executable", "WARN", "was replaced");
+    patient.is_mended("broker.executable", "WARN", "was replaced");
+    let status: serde_json::Value =
+        serde_json::from_str(&patient.run("brokerd status --json").stdout).unwrap();
+    assert_eq!(status["broker_pid"], pid);
+    let config = patient.run("brokerd config").stdout;
+    assert!(config.contains("\"flag:--max-connections\""), "{config}");
 }
 
 #[test]

@@ -49,6 +49,15 @@ fn a_file_that_may_not_be_trusted_or_read_is_told_and_mended() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_is_no_missing_file() {
+    let (patient, file) = with_file("");
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/brokerd.toml", &file).unwrap();
+    assert_eq!(patient.run("exec brokerd serve").code(), 2);
+    patient.is_mended("config.file", "FAIL", "a link that cannot be followed");
+}
+
+#[test]
 fn a_named_file_that_is_not_there_is_told_and_no_longer_named() {
     let patient = Patient::new();
     let named = patient.path("other.toml");

@@ -196,3 +196,39 @@ fn what_belongs_to_the_system_is_never_to_be_changed() {
         assert!(report["summary"]["fail"].as_u64().unwrap() >= 2, "{report}");
     }
 }
+
+#[test]
+fn what_a_variable_names_by_mistake_is_left_alone() {
+    let sticky = Patient::new();
+    let shared = sticky.world.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    chmod(&shared, 0o1777);
+    let sticky = sticky.with("XDG_RUNTIME_DIR", shared.to_str().unwrap());
+    let mend = sticky.remedy("env.runtime-place", "WARN", "everybody's directory");
+    assert_eq!(mend, "unset XDG_RUNTIME_DIR");
+
+    let patient = Patient::new();
+    let file = patient.world.path("file");
+    std::fs::write(&file, "somebody's").unwrap();
+    let named = file.to_str().unwrap().to_owned();
+    let patient =
+        patient.with("XDG_RUNTIME_DIR", named.clone()).with("RUNNING_PROCESS_SERVICE_DEF_DIR", named);
+    patient.are_mended(&[
+        ("env.runtime-place", "WARN", "no directory"),
+        ("dirs.service-dir", "FAIL", "not a directory"),
+    ]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "somebody's");
+}
+
+#[test]
+fn manifests_that_no_broker_could_use_are_told_and_mended() {
+    let patient = Patient::new();
+    let dir = patient.world.path(".local/share/running-process/manifests");
+    make_dir(&dir);
+    chmod(&dir, 0o777);
+    patient.is_mended("dirs.manifest-dir", "FAIL", "others may write");
+    std::fs::write(dir.join("cache-1.0.0.pb"), "no manifest").unwrap();
+    chmod(&dir.join("cache-1.0.0.pb"), 0o600);
+    patient.is_mended("manifests.files", "WARN", "cache-1.0.0.pb");
+    assert!(dir.join("cache-1.0.0.pb.aside").exists(), "nothing is lost");
+}

@@ -5,10 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use broker_transport::endpoint::{self, EndpointError, Platform};
+use broker_transport::private_dir::{self, PrivateDirError};
 
 use super::mend;
 use crate::cli::DoctorArgs;
 use crate::config::keys;
+
+const STICKY: u32 = 0o1000;
 
 /// What a place is chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +47,27 @@ impl Place {
         }
     }
 
+    /// Whether a path is what somebody has named, or leads there: then the name is wrong, and not what lies there.
+    pub(super) fn is_named(&self, path: &Path) -> bool {
+        match (self.chosen, &self.path) {
+            (Chosen::Option | Chosen::OptionOfServe(_), Ok(own)) => own.starts_with(path),
+            (Chosen::Variable(variable), _) => {
+                std::env::var_os(variable).is_some_and(|named| Path::new(&named).starts_with(path))
+            }
+            (Chosen::Default(_), _) | (_, Err(_)) => false,
+        }
+    }
+
     /// The path, where there is one.
     pub(super) fn known(&self) -> Option<&Path> {
         self.path.as_deref().ok()
     }
+}
+
+/// Whether a directory is one that everybody may write to, and no one else's files remove: it is meant to be so.
+pub(super) fn is_shared(path: &Path) -> bool {
+    let checked = private_dir::check_private_dir(path);
+    matches!(checked, Err(PrivateDirError::WritableByOthers { mode, .. }) if mode & STICKY != 0)
 }
 
 /// One that nobody has yet.
@@ -122,6 +142,16 @@ pub(super) fn service_dir(args: &DoctorArgs) -> Place {
             ),
         },
     }
+}
+
+/// Where manifests are.
+pub(super) fn manifest_dir() -> Place {
+    let chosen = match Platform::CURRENT {
+        Platform::Linux => by_variable(&["XDG_DATA_HOME"], Chosen::Default("XDG_DATA_HOME")),
+        Platform::MacOs => Chosen::Default("HOME"),
+        Platform::Windows => by_variable(&["LOCALAPPDATA"], Chosen::Default("LOCALAPPDATA")),
+    };
+    Place { path: endpoint::manifest_dir(), chosen }
 }
 
 /// Where the lifecycle events go; `configured` is what the configuration file says.

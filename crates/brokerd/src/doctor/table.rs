@@ -2,7 +2,7 @@
 //!
 //! Invariant: an id never changes its meaning; docs/doctor.md says what each means.
 
-use super::checks::{backends, broker, config, definitions, dirs, endpoint, env, system, systemd};
+use super::checks::{backends, broker, config, definitions, dirs, endpoint, env, manifests, system, systemd};
 use super::facts::Facts;
 use super::finding::Finding;
 
@@ -51,6 +51,8 @@ pub(super) const CHECKS: &[Check] = &[
     one("dirs.service-dir", dirs::services),
     one("dirs.state-dir", dirs::state),
     one("dirs.events", dirs::events),
+    one("dirs.manifest-dir", dirs::manifests),
+    one("manifests.files", manifests::files),
     one("disk.network", dirs::network),
     one("disk.space", dirs::space),
     one("disk.inodes", dirs::inodes),

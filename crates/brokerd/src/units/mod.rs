@@ -86,7 +86,8 @@ pub(crate) fn run(args: &InstallUnitsArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
     let mut changes = Vec::new();
     for unit in &plan.units {
-        changes.push(change(unit, args.force)?);
+        // What is only shown replaces nothing.
+        changes.push(change(unit, args.force || args.dry_run)?);
     }
     if !args.dry_run {
         let to_do = plan.units.iter().zip(&changes).filter(|(_, change)| **change != Change::Unchanged);

@@ -103,8 +103,8 @@ fn against_definition(facts: &Facts, definitions: &DefinitionDir, entry: &Entry<
         // Its own check tells.
         Err(_) => Finding::skip("its definition cannot be used"),
         Ok(Some((definition, _))) => match definition.policy().check(&version) {
-            Err(block) => Finding::warn(
-                format!("runs, though its definition does not allow this version: {block:?}"),
+            Err(_) => Finding::warn(
+                format!("runs, though its definition does not allow version {version} any more"),
                 entry.end(facts),
             ),
             Ok(()) => by_binary(facts, entry, &definition, &version),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use broker_transport::endpoint::Platform;
+use broker_transport::succession;
 use serde_json::Value;
 
 use super::executables::{self, Running};
@@ -101,11 +102,12 @@ pub(in crate::doctor) fn executable(facts: &Facts) -> Finding {
             return Finding::skip("what it executes cannot be told");
         };
         let stale = |path: &Path, what: &str| {
-            Finding::warn(
-                format!("it runs a {} that was {what} since", path.display()),
-                restart(facts, answers),
-            )
-            .detail(NOT_TOLD)
+            let found = format!("it runs a {} that was {what} since", path.display());
+            if succession::IS_OFFERED {
+                return Finding::warn(found, facts.broker_command("upgrade"))
+                    .detail("it goes on as this program; no connection and no backend is lost");
+            }
+            Finding::warn(found, restart(facts, answers)).detail(NOT_TOLD)
         };
         match running {
             Running::Same(path) => Finding::pass(path.display().to_string()),

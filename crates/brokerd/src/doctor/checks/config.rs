@@ -25,7 +25,9 @@ fn unread(NotRead { path, fault }: &NotRead) -> Finding {
         Fault::Foreign => mend::make_own(path),
         Fault::WritableByOthers => mend::close_to_others(path),
         Fault::Io(_) => mend::make_readable(path),
-        Fault::NotRegular(_) | Fault::TooLong { .. } | Fault::Wrong(_) => mend::set_aside(path),
+        Fault::Link(_) | Fault::NotRegular(_) | Fault::TooLong { .. } | Fault::Wrong(_) => {
+            mend::set_aside(path)
+        }
     };
     let found = match fault {
         Fault::Wrong(problems) => match &problems[..] {

@@ -21,6 +21,10 @@ pub(in crate::doctor) fn files(facts: &Facts) -> Finding {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Finding::skip("there are no definitions yet");
         }
+        // Its own check tells.
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            return Finding::skip(format!("{} is no directory", dir.display()));
+        }
         Err(error) => {
             let mend = if mend::may_be_changed(dir) {
                 mend::make_private(dir)

@@ -102,6 +102,11 @@ fn not_writable(place: &Place, path: &Path) -> Finding {
     Finding::fail(found, mend)
 }
 
+/// Where the manifests of backends lie that outlive their broker.
+pub(in crate::doctor) fn manifests(_: &Facts) -> Finding {
+    private(&place::manifest_dir())
+}
+
 fn writable_again(path: &Path) -> String {
     mend::as_root(&format!("mount -o remount,rw \"$(findmnt -n -o TARGET -T {})\"", mend::word(path)))
 }
@@ -130,7 +135,8 @@ fn not_there(path: &Path, missing: &Path) -> Finding {
 fn remedy(place: &Place, error: &PrivateDirError) -> String {
     let mend = match error {
         PrivateDirError::Symlink { path } | PrivateDirError::NotADirectory { path } => {
-            mend::may_be_changed(path).then(|| mend::set_aside(path))
+            let is_in_the_way = mend::may_be_changed(path) && !place.is_named(path);
+            is_in_the_way.then(|| mend::set_aside(path))
         }
         PrivateDirError::ForeignOwner { path, .. } | PrivateDirError::Io { path, .. } => {
             mend::may_be_changed(path).then(|| mend::make_own_and_private(path))

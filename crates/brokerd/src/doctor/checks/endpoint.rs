@@ -120,7 +120,14 @@ pub(in crate::doctor) fn lock(facts: &Facts) -> Finding {
             Finding::pass(format!("process {} holds it", entry.pid))
         }
         Ok(LockStanding::Held { entry: None }) => {
-            Finding::pass(format!("{} is held by a process that has not said which", path.display()))
+            let found = format!("{} is held by a process that has not said which", path.display());
+            if matches!(facts.contact(), Some(Contact::Nobody(_))) {
+                let look =
+                    format!("fuser -v {}; sleep 1; {}", mend::word(&path), facts.broker_command("doctor"));
+                return Finding::warn(found, look)
+                    .detail("no broker can begin there until that process has ended");
+            }
+            Finding::pass(found)
         }
         Ok(LockStanding::Left { entry }) => {
             let by = entry.map_or_else(String::new, |entry| format!(" by process {}", entry.pid));

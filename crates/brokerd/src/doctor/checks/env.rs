@@ -5,7 +5,8 @@ use std::path::Path;
 
 use broker_client::{DISABLE_VARIABLE, TIMEOUT_VARIABLE, broker_is_enabled, round_trip_timeout};
 use broker_transport::endpoint::{Platform, SERVICE_DEF_DIR_VARIABLE};
-use broker_transport::{files, identity};
+use broker_transport::files::{self, FileKind};
+use broker_transport::identity;
 use clap::CommandFactory;
 use clap::builder::Resettable;
 
@@ -231,6 +232,13 @@ pub(in crate::doctor) fn runtime_place(_: &Facts) -> Finding {
                 "{} belongs to another user: who finds it so meets others than this user",
                 path.display()
             ),
+            unset,
+        ),
+        Ok(facts) if !matches!(facts.kind, FileKind::Directory | FileKind::Symlink) => {
+            Finding::warn(format!("{} is {}, and no directory", path.display(), facts.kind), unset)
+        }
+        Ok(facts) if facts.writable_by_others && place::is_shared(path) => Finding::warn(
+            format!("{} is everybody's directory, and not this user's alone", path.display()),
             unset,
         ),
         Ok(facts) if facts.writable_by_others => {

@@ -8,6 +8,7 @@ pub(super) mod dirs;
 pub(super) mod endpoint;
 pub(super) mod env;
 pub(super) mod executables;
+pub(super) mod manifests;
 pub(super) mod redefine;
 pub(super) mod system;
 pub(super) mod systemd;
