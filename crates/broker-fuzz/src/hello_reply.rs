@@ -88,7 +88,15 @@ fn is_refused(wire: &wire::Refused, refused: &Refused) {
     {
         assert_eq!(retry_after.as_millis(), u128::from(wire.retry_after_ms));
     }
-    assert!(refused.to_string().contains(&wire.reason), "what the broker says is passed on");
+    let is_obeyed = |each: char| each.is_control() && each != '\n' && each != '\t';
+    let shown: String = wire
+        .reason
+        .chars()
+        .map(|each| if is_obeyed(each) { char::REPLACEMENT_CHARACTER } else { each })
+        .collect();
+    let text = refused.to_string();
+    assert!(text.contains(&shown), "what the broker says is passed on");
+    assert!(!text.contains(is_obeyed), "and nothing of it steers a terminal");
 }
 
 fn is_written_by_the_broker(body: &[u8], refused: wire::Refused) {

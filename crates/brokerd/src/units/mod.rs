@@ -86,8 +86,7 @@ pub(crate) fn run(args: &InstallUnitsArgs) -> Result<(), Failure> {
     let plan = plan(args)?;
     let mut changes = Vec::new();
     for unit in &plan.units {
-        // What is only shown replaces nothing.
-        changes.push(change(unit, args.force || args.dry_run)?);
+        changes.push(change(unit, args.force)?);
     }
     if !args.dry_run {
         let to_do = plan.units.iter().zip(&changes).filter(|(_, change)| **change != Change::Unchanged);
