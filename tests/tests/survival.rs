@@ -82,6 +82,42 @@ fn who_has_an_answer_has_one_that_the_next_broker_knows_of() {
 }
 
 #[test]
+fn what_is_certainly_gone_is_forgotten_at_once() {
+    let world = World::new();
+    let (pipe, pid, manifest) = outlived(&world);
+    kill(pid);
+    assert!(has_died(pid));
+    let _ = std::fs::remove_file(&pipe);
+    // Its number is somebody else's by now, in the same boot.
+    let other = Daemon::spawn(world.command(Path::new("/bin/sleep")).arg("1000"));
+    rewrite(&manifest, |manifest| manifest.current_daemon.as_mut().unwrap().pid = other.pid());
+    let socket = world.socket();
+    let mut command = world.brokerd(&["serve", "--socket", socket.to_str().unwrap()]);
+    let mut broker = Daemon::start(command.args(KEEP).env("RUST_LOG", "debug"));
+    assert_ne!(backend(&world).1, pid);
+    broker.wait_for_line("SPAWN ");
+    let heard = broker.stop_and_hear();
+    assert!(heard.contains("there is no such endpoint") && !heard.contains("is asked again"), "{heard}");
+    assert!(exists(other.pid()), "it is nobody's to end");
+}
+
+#[test]
+fn a_backend_that_is_given_its_listener_is_written_down_before_a_client_is_sent_to_it() {
+    let world = World::new();
+    world
+        .define("cache", &["--label", "spawn.activation=listen-fds", "--label", "spawn.args=--delay-ms 300"]);
+    let broker = world.serve(&KEEP);
+    agreed(world.connect().say(&hello("cache", "1.0.0")));
+    broker.kill();
+    assert!(manifest_path(&world).exists());
+    crash(broker);
+    let broker = world.serve(&[]);
+    let (_, pid) = backend(&world);
+    broker.stop();
+    assert!(has_died(pid));
+}
+
+#[test]
 fn a_backend_that_is_to_outlive_the_broker_and_fails_is_told_to_have_no_last_words() {
     let world = World::new();
     let fails = world.script("fails", "echo in vain >&2; exit 7");

@@ -504,9 +504,25 @@ fn a_configuration_that_turns_bad_after_the_trial_costs_nothing() {
         let upgraded = upgraded.join().unwrap();
         assert!(upgraded.is_success(), "{upgraded:?}");
     });
-    broker.wait_for_line("is not taken; what held before holds");
+    broker.wait_for_line("is not taken, and what held before holds");
     assert_eq!(world.ask("config")["values"]["limits"]["drain_ms"]["value"], 1234);
     start_backend(&world);
+    broker.stop();
+}
+
+#[test]
+fn what_rust_log_holds_for_other_programs_keeps_no_broker_from_going_on() {
+    let world = World::new();
+    world.define("cache", &[]);
+    let mut broker = world.serve(&[]);
+    let (_, pid) = start_backend(&world);
+    // As an older broker may have been started with, which took it.
+    let program = World::program("brokerd");
+    let noisy = world.script("noisy", &format!("RUST_LOG=mytool,info exec {} \"$@\"", program.display()));
+    let upgraded = upgrade(&world, &["--binary", noisy.to_str().unwrap()]);
+    assert!(upgraded.is_success(), "{upgraded:?}");
+    broker.wait_for_line("RUST_LOG holds \"mytool\"");
+    assert_eq!(start_backend(&world).1, pid);
     broker.stop();
 }
 

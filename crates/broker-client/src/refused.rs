@@ -172,6 +172,9 @@ impl Refused {
                 Some(field) => format!("correct {field}: the same request will be refused again"),
                 None => "correct the request: the same one will be refused again".to_owned(),
             },
+            RefusedKind::FdPressure if self.reason.contains("try again") => {
+                "or let the broker have more descriptors (`ulimit -n`)".to_owned()
+            }
             RefusedKind::FdPressure => format!(
                 "{}, or let the broker have more descriptors (`ulimit -n`)",
                 again(self.retry_after.unwrap_or_default())
@@ -202,6 +205,7 @@ impl Display for Refused {
         let text = format!("the broker refuses: {reason}; {}", self.advice());
         text.chars().try_for_each(|each| match each {
             '\n' | '\t' => f.write_char(each),
+            '\r' => Ok(()),
             each if each.is_control() => f.write_char(char::REPLACEMENT_CHARACTER),
             each => f.write_char(each),
         })
@@ -252,14 +256,14 @@ mod tests {
         let said = "\u{1b}[31mred\u{1b}]0;title\u{7}\r\n\tnext\u{9b}1m";
         let text = refused(3, 0, &[("stderr", said)]).to_string();
         assert!(
-            text.ends_with("were:\n\u{fffd}[31mred\u{fffd}]0;title\u{fffd}\u{fffd}\n\tnext\u{fffd}1m"),
+            text.ends_with("were:\n\u{fffd}[31mred\u{fffd}]0;title\u{fffd}\n\tnext\u{fffd}1m"),
             "{text:?}"
         );
     }
 
     #[test]
     fn when_to_try_again_is_told_once() {
-        for code in [4, 5] {
+        for code in [4, 5, 9] {
             let reason = "no; try again in 5 ms".to_owned();
             let refused = Refused { reason, ..refused(code, 5, &[]) };
             assert_eq!(refused.to_string().matches("try again").count(), 1, "{refused}");

@@ -92,6 +92,7 @@ fn is_refused(wire: &wire::Refused, refused: &Refused) {
     let shown: String = wire
         .reason
         .chars()
+        .filter(|each| *each != '\r')
         .map(|each| if is_obeyed(each) { char::REPLACEMENT_CHARACTER } else { each })
         .collect();
     let text = refused.to_string();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::backends::Origin;
-use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
+use broker_core::broker::{BackendsOnExit, Exit, Input, StartOrder, StopSignal};
 use broker_core::handoff::BackendSlot;
 use broker_core::services::Activation;
 use broker_protocol::{SpawnFailure, SpawnStage};
@@ -44,6 +44,8 @@ pub(crate) struct Start {
     pub(crate) order: StartOrder,
     /// Told to die before it was born.
     is_doomed: bool,
+    /// Whether its process outlives the broker, as it was configured when that began.
+    pub(crate) survives: bool,
     pub(crate) process: Option<Incarnation>,
     pub(crate) told_ready: bool,
 }
@@ -52,7 +54,9 @@ impl World<'_> {
     pub(crate) fn start(&mut self, order: StartOrder) -> Result<(), Violation> {
         self.check_start(&order)?;
         let number = StartNumber(self.number());
-        self.starts.insert(number, Start { order, is_doomed: false, process: None, told_ready: false });
+        let survives = self.plan.config.on_exit == BackendsOnExit::Keep;
+        self.starts
+            .insert(number, Start { order, is_doomed: false, survives, process: None, told_ready: false });
         self.enter_within(WAY, Event::Start(number, Step::Resolve));
         Ok(())
     }
@@ -86,7 +90,7 @@ impl World<'_> {
 
     fn exec(&mut self, number: StartNumber) {
         let Some(start) = self.starts.get(&number) else { return };
-        let (order, is_doomed) = (start.order.clone(), start.is_doomed);
+        let (order, is_doomed, survives) = (start.order.clone(), start.is_doomed, start.survives);
         if self.chance.percent(self.plan.faults.descriptor_shortage) {
             self.tell(Input::DescriptorPressure);
             return self.start_failed(number, SpawnFailure::new(SpawnStage::Exec, "too many open files"));
@@ -105,6 +109,8 @@ impl World<'_> {
         }
         match order.definition.settings().activation {
             Activation::Bind => {}
+            // Nobody is told of it before it is written down.
+            Activation::ListenFds if survives => {}
             Activation::ListenFds => {
                 self.tell(Input::Listening { slot: order.slot, pid, endpoint });
             }

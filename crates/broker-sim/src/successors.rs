@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use broker_core::backends::Registration;
+use broker_core::broker::InheritedBackend;
 use broker_core::broker::{Arrival, DefinitionCheck, Input, PeerIdentity, Reconfiguration};
-use broker_core::broker::{BackendsOnExit, InheritedBackend};
 use broker_core::handoff::BackendSlot;
 use broker_core::hello::Tokens;
 use broker_core::time::Monotonic;
@@ -39,14 +40,36 @@ impl World<'_> {
         config.on_exit = drawn.on_exit;
         config.drain = Duration::from_millis(self.chance.between(0, 20_000));
         self.ledger.limited_to(config.hello.rate_limit);
+        let registrations = self.named();
+        let config = &self.plan.config;
         let new = Reconfiguration {
             rate_limit: config.hello.rate_limit,
             connections: config.connections,
             drain: config.drain,
             on_exit: config.on_exit,
-            registrations: Vec::new(),
+            registrations,
         };
         self.tell(Input::Reconfigured(new));
+    }
+
+    /// Some of the backends that nobody has started are named in the file, and some that are not there.
+    fn named(&mut self) -> Vec<Registration> {
+        let mut named: Vec<Registration> = Vec::new();
+        let processes: Vec<Process> = self.kernel.all().map(|(_, process)| process.clone()).collect();
+        for process in processes.into_iter().filter(|process| matches!(process.parent, Parent::Nobody)) {
+            if !self.chance.percent(30) {
+                continue;
+            }
+            let is_there = self.chance.percent(80);
+            let endpoint = if is_there { process.endpoint } else { "/run/nobody".to_owned() };
+            let names = (service_name(process.service).parse(), version_name(process.version).parse());
+            if let (Ok(service), Ok(version)) = names
+                && named.iter().all(|other| (&other.service, &other.version) != (&service, &version))
+            {
+                named.push(Registration { service, version, endpoint, handoff_endpoint: None });
+            }
+        }
+        named
     }
 
     /// The broker is asked to go on as another program: it waits until nothing is under way that cannot go along.
@@ -196,7 +219,6 @@ impl World<'_> {
         if self.drains_by.is_some() {
             return Ok(());
         }
-        let keeps = self.plan.config.on_exit == BackendsOnExit::Keep;
         let dead = self.enthrone();
         drop(dead);
         self.history.crashed();
@@ -209,17 +231,20 @@ impl World<'_> {
         let mut left: Vec<Incarnation> = std::mem::take(&mut self.adopted).into_values().collect();
         for start in std::mem::take(&mut self.starts).into_values() {
             let Some(incarnation) = start.process else { continue };
-            if keeps
-                && start.told_ready
-                && let Some(process) = self.kernel.get_mut(incarnation)
-            {
-                process.parent = Parent::Nobody;
-                left.push(incarnation);
-                continue;
+            match self.kernel.get_mut(incarnation).filter(|_| start.survives) {
+                Some(process) => {
+                    process.parent = Parent::Nobody;
+                    // One that was not ready was not written down either; it lives, and nobody was told of it.
+                    if start.told_ready {
+                        left.push(incarnation);
+                    }
+                }
+                // Nobody is there to be told.
+                None => {
+                    self.kernel.end(incarnation);
+                    self.kernel.reap(incarnation);
+                }
             }
-            // Nobody is there to be told.
-            self.kernel.end(incarnation);
-            self.kernel.reap(incarnation);
         }
         self.kernel.nobody_watches();
         let orphans: Vec<Incarnation> = self.kernel.all().map(|(incarnation, _)| incarnation).collect();

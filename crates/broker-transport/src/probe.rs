@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::frame_io::{ReadError, read_frame_body_blocking};
 use crate::peer::PeerCredentials;
-use crate::stream::{BlockingStream, ConnectError};
+use crate::stream::{BlockingStream, ConnectError, ConnectErrorKind};
 
 #[cfg(feature = "tokio")]
 pub use self::ready::{LastProbe, NotReady, wait_ready};
@@ -37,6 +37,22 @@ pub struct ProbeError {
     /// What went wrong.
     #[source]
     pub cause: ProbeFailure,
+}
+
+impl ProbeError {
+    /// Whether the same probe may come to something else in a moment: nobody can tell yet who is there.
+    pub const fn may_pass(&self) -> bool {
+        match &self.cause {
+            ProbeFailure::Connect(error) => {
+                matches!(error.kind, ConnectErrorKind::Busy | ConnectErrorKind::Other)
+            }
+            ProbeFailure::Peer(_)
+            | ProbeFailure::TimedOut { .. }
+            | ProbeFailure::Write(_)
+            | ProbeFailure::Read(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// What went wrong in a probe.

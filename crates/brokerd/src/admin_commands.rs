@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use broker_client::{AdminError, ExchangeError};
 use broker_protocol::BrokerInstance;
 use broker_protocol::wire::{AdminReply, AdminReplyKind, AdminRequest, AdminVerb};
+use broker_transport::stream::BlockingStream;
 use serde_json::json;
 
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::{admin, output};
+
+/// How long a broker may take to let somebody in who looks whether it is there.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The socket of the broker that is meant.
 pub(crate) fn socket(args: &AdminArgs) -> Result<PathBuf, Failure> {
@@ -53,9 +58,8 @@ pub(crate) fn send(
 /// it.
 pub(crate) fn list_instances(args: &AdminArgs) -> Result<ExitCode, Failure> {
     let is_named = args.socket.is_some() || args.instance != BrokerInstance::Shared;
-    let answered = ask("list-instances", AdminVerb::ListInstances, args);
-    if is_named || answered.is_ok() {
-        return answered;
+    if is_named || BlockingStream::connect(socket(args)?, Some(CONNECTS_WITHIN)).is_ok() {
+        return ask("list-instances", AdminVerb::ListInstances, args);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =

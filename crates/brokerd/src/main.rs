@@ -39,26 +39,28 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    counted(|| match run(cli.command, &matches).and_then(|code| output::all_printed().map(|()| code)) {
+    match run(cli.command, &matches).and_then(|code| output::all_printed().map(|()| code)) {
         Ok(code) => code,
         Err(failure) => {
             failure.tell();
             failure.exit_code()
         }
-    })
+    }
 }
 
+/// What the thread does that answers; its allocations are counted where the broker is built for that.
 #[cfg(not(feature = "count-allocations"))]
-fn counted(run: impl FnOnce() -> ExitCode) -> ExitCode {
+fn counted<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
 #[cfg(feature = "count-allocations")]
-fn counted(run: impl FnOnce() -> ExitCode) -> ExitCode {
-    let mut code = ExitCode::FAILURE;
-    let counted = allocation_counter::measure(|| code = run());
+fn counted<T>(run: impl FnOnce() -> T) -> T {
+    let mut outcome = None;
+    let counted = allocation_counter::measure(|| outcome = Some(run()));
     output::for_people(&format!("allocations: {}\n", counted.count_total));
-    code
+    let Some(outcome) = outcome else { unreachable!("it has run") };
+    outcome
 }
 
 fn run(command: Command, matches: &ArgMatches) -> Result<ExitCode, Failure> {

@@ -29,7 +29,7 @@ fn a_variable_that_is_wrong_is_told_and_mended_in_the_shell_that_has_it() {
             ("RUNNING_PROCESS_BROKER_CLIENT_TIMEOUT_MS", "5", "env.client-timeout", "WARN", "5 ms"),
             ("RUNNING_PROCESS_BROKER_HELLO_TIMEOUT_MS", "5", "env.hello-timeout", "WARN", "5 ms"),
             ("RUNNING_PROCESS_SERVICE_DEF_DIR", "my services", "env.service-def-dir", "FAIL", "my services"),
-            ("RUST_LOG", "brokerd=loud", "env.settings", "FAIL", "RUST_LOG: expected a level"),
+            ("RUST_LOG", "brokerd=loud,info", "env.settings", "WARN", "brokerd=loud"),
             ("RUNNING_PROCESS_DISBALE", "1", "env.unknown", "WARN", "RUNNING_PROCESS_DISABLE does"),
         ],
     ];

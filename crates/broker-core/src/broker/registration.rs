@@ -148,8 +148,10 @@ impl<E: Entropy> Broker<E> {
 
 /// Whether a process may have this place.
 fn check_place(backend: &Backend, pid: u32, endpoint: &str) -> Result<(), NotRegistered> {
+    // What is named beside a backend of our own says where another one is.
+    let is_ours = backend.state.live().is_some_and(|live| live.origin.is_ours());
     let registered_there =
-        backend.registration.as_ref().is_none_or(|registration| registration.endpoint == endpoint);
+        is_ours || backend.registration.as_ref().is_none_or(|registration| registration.endpoint == endpoint);
     let holder = match &backend.state {
         BackendState::Running(live) => live.pid.filter(|holder| *holder != pid || live.endpoint != endpoint),
         BackendState::Draining(live, _) => return Err(NotRegistered::Taken { pid: live.pid }),

@@ -14,4 +14,4 @@ mod parse;
 mod problem;
 
 pub(crate) use file::{CONFIG_VARIABLE, Fault, File, Location, NotRead};
-pub(crate) use parse::{Values, levels};
+pub(crate) use parse::{Values, levels, levels_for_us};

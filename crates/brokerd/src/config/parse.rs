@@ -230,11 +230,6 @@ impl Reader<'_> {
 /// The levels of the log that a text names: `LEVEL`, or `TARGET=LEVEL,...`. One word that is no level would be taken
 /// for a target, and nothing else would be told of.
 pub(crate) fn levels(text: &str) -> Result<Targets, String> {
-    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-    let is_level_or_pair = |part: &str| match part.split_once('=') {
-        Some((target, level)) => !target.is_empty() && is_level(level),
-        None => is_level(part),
-    };
     let wrong = text.split(',').find(|part| !is_level_or_pair(part));
     match (wrong, text.parse::<Targets>()) {
         (None, Ok(levels)) => Ok(levels),
@@ -243,6 +238,21 @@ pub(crate) fn levels(text: &str) -> Result<Targets, String> {
             shown(wrong.unwrap_or(text))
         )),
     }
+}
+
+/// The levels in a variable that other programs read as well, and the parts of it that are none: those are for them.
+pub(crate) fn levels_for_us(text: &str) -> (String, Vec<&str>) {
+    let (levels, others): (Vec<_>, Vec<_>) = text.split(',').partition(|part| is_level_or_pair(part));
+    (levels.join(","), others.into_iter().filter(|part| !part.is_empty()).collect())
+}
+
+fn is_level_or_pair(part: &str) -> bool {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let is_whole = match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    is_whole && part.parse::<Targets>().is_ok()
 }
 
 fn one_of(word: &Word) -> String {

@@ -3,7 +3,7 @@
 //!
 //! Invariants: before the first client is served it is known where a backend may be; what answers is the very
 //! process that was written down, by its number, its boot, its start and its executable; what is not is forgotten,
-//! and never signalled; what only does not answer yet is asked again, and stays written down for as long as it lives.
+//! and never signalled; what only does not answer yet is asked again, and stays written down until another is started in its place.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use broker_transport::probe::{Expectation, probe_identity};
 use broker_transport::process::{ProcessWatch, WatchError};
 use tokio::time::Instant;
 
-use super::backends::{self, Process};
+use super::backends::{self, Process, Unlike};
 use super::records::{self, Note};
 use super::shell::Shell;
 use crate::manifests::{ManifestError, State};
@@ -186,7 +186,8 @@ async fn answers(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Resul
         exe_hash: Some(exe_hash.map_err(|_| gone(&"its executable was not written down"))?),
         endpoint: Some(endpoint.to_owned()),
     };
-    let answer = probe_identity(endpoint).await.map_err(|error| silent(&error))?;
+    let answer = probe_identity(endpoint).await;
+    let answer = answer.map_err(|error| if error.may_pass() { silent(&error) } else { gone(&error) })?;
     expectation.check(&answer).map_err(|mismatch| gone(&mismatch))?;
     if answer.started_at_unix_ms != daemon.started_at_unix_ms {
         return Err(NotAdopted::Gone(format!(
@@ -196,5 +197,9 @@ async fn answers(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Resul
     }
     // What it says of itself is not all: the process that is watched must execute that very file.
     let hash = backends::executable_hash(shell.spawner().clone(), daemon.pid).await;
-    backends::is_running(&answer, hash).await.map_err(|failure| silent(&failure))
+    match backends::is_running(&answer, hash).await {
+        Ok(()) => Ok(()),
+        Err(Unlike::Unknown(why)) => Err(NotAdopted::Silent(why)),
+        Err(Unlike::Another(why)) => Err(NotAdopted::Gone(why)),
+    }
 }

@@ -276,6 +276,9 @@ async fn bring_up(
     process.serve_control(shell, control, started, None);
     match order.definition.settings().activation {
         Activation::Bind => {}
+        // It is told of once it is ready and written down: a broker that is killed before would leave clients with a
+        // backend that the next one does not know of.
+        Activation::ListenFds if parent_death == ParentDeath::Survive => {}
         // Connections wait in its listener from now on, whatever it is doing.
         Activation::ListenFds => {
             let (slot, pid, endpoint) = (order.slot, child.pid(), endpoint.clone());
@@ -390,7 +393,8 @@ async fn check_ready(
     }
     // A script may have made way for the real program since: what counts is who has answered.
     let again = executable_hash(spawner.clone(), pid).await;
-    is_running(&answer, again).await.map(|()| answer)
+    is_running(&answer, again).await?;
+    Ok(answer)
 }
 
 /// Begins to hash the file that a process executes.
@@ -402,21 +406,35 @@ pub(super) async fn executable_hash(
     Ok(tokio::task::spawn_blocking(move || identity::hash_file(file)))
 }
 
+/// Why a process is not taken for the one that it says it is.
+#[derive(Debug)]
+pub(super) enum Unlike {
+    /// What it executes cannot be found out.
+    Unknown(String),
+    /// It executes something else.
+    Another(String),
+}
+
+impl From<Unlike> for SpawnFailure {
+    fn from(unlike: Unlike) -> Self {
+        let (Unlike::Unknown(why) | Unlike::Another(why)) = unlike;
+        Self::new(SpawnStage::Identity, why)
+    }
+}
+
 /// Whether the process that answered runs the executable with this hash.
 pub(super) async fn is_running(
     answer: &DaemonProcess,
     hash: Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError>,
-) -> Result<(), SpawnFailure> {
+) -> Result<(), Unlike> {
     let hash = hash.map_err(|error| unidentified(&error))?;
     let hash = hash.await.map_err(|error| unidentified(&error))?.map_err(|error| unidentified(&error))?;
     let expectation = Expectation { exe_hash: Some(hash), ..Expectation::default() };
-    expectation
-        .check(answer)
-        .map_err(|mismatch| SpawnFailure::new(SpawnStage::Identity, mismatch.to_string()))
+    expectation.check(answer).map_err(|mismatch| Unlike::Another(mismatch.to_string()))
 }
 
-fn unidentified(error: &dyn std::error::Error) -> SpawnFailure {
-    SpawnFailure::new(SpawnStage::Identity, format!("its identity cannot be found out: {error}"))
+fn unidentified(error: &dyn std::error::Error) -> Unlike {
+    Unlike::Unknown(format!("its identity cannot be found out: {error}"))
 }
 
 /// Makes sure that a process which did not become ready is gone, and adds how it ended and what it said.

@@ -80,11 +80,7 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
     // Whoever reads that has read it from the predecessor.
     let is_told = args.json && takeover.is_none();
     let resolver = Resolver::new(args, matches)?;
-    let (mut settings, passed_over) = match (resolver.resolve(), &takeover) {
-        (Ok(settings), _) => (settings, Vec::new()),
-        (Err(wrong), None) => return Err(wrong.into()),
-        (Err(wrong), Some(takeover)) => (resolver.resolve_as_before(takeover.config_text())?, wrong.lines()),
-    };
+    let (mut settings, passed_over) = resolve(&resolver, takeover.as_ref())?;
     if let Some(form) = trial {
         place::require_descriptors()?;
         confinement::confine(&settings)?;
@@ -94,11 +90,8 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
         place::require_descriptors()?;
     }
     let level = logging::start(settings.log.value, &settings.log_level)?;
-    for problem in passed_over {
-        tracing::warn!(
-            problem,
-            "the configuration file has changed and is not taken; what held before holds"
-        );
+    for what in passed_over {
+        tracing::warn!("{what}");
     }
     settings.fit_into(descriptors);
     match (settings.prepare_directories(), &takeover) {
@@ -116,8 +109,31 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
     };
     // This thread forks from now on, and what serves is another one: a process's first thread lives as long as it.
     let setup = Setup { settings, resolver, descriptors, level };
-    let served = Spawner::serve_here(move |spawner| run_loop(setup, place, takeover, is_told, spawner));
+    let served = Spawner::serve_here(move |spawner| {
+        crate::counted(|| run_loop(setup, place, takeover, is_told, spawner))
+    });
     served.map_err(|error| failure("cannot start the thread that serves", error))?
+}
+
+/// How the broker is to run, and what was passed over for that: a line each.
+fn resolve(resolver: &Resolver, takeover: Option<&Takeover>) -> Result<(Settings, Vec<String>), Failure> {
+    let mut passed_over: Vec<_> = resolver
+        .not_levels()
+        .iter()
+        .map(|part| format!("RUST_LOG holds {part:?}, which is no level, and is passed over"))
+        .collect();
+    let settings = match (resolver.resolve(), takeover) {
+        (Ok(settings), _) => settings,
+        (Err(wrong), None) => return Err(wrong.into()),
+        (Err(wrong), Some(takeover)) => {
+            let text = takeover.config_text();
+            let holds = if text.is_some() { "what held before holds" } else { "the defaults hold" };
+            let not_taken = |line| format!("the configuration file is not taken, and {holds}: {line}");
+            passed_over.extend(wrong.lines().into_iter().map(not_taken));
+            resolver.resolve_as_before(text)?
+        }
+    };
+    Ok((settings, passed_over))
 }
 
 fn failure(what: &str, error: std::io::Error) -> Failure {
@@ -125,7 +141,7 @@ fn failure(what: &str, error: std::io::Error) -> Failure {
 }
 
 fn run_loop(
-    setup: Setup,
+    mut setup: Setup,
     place: Place,
     takeover: Option<Takeover>,
     is_told: bool,
@@ -140,6 +156,7 @@ fn run_loop(
         (Ok(()), _) => {}
         (Err(failure), Some(takeover)) if !takeover.is_sandboxed() => {
             tracing::warn!(%failure, "going on without, as before");
+            setup.settings.sandbox.value = false;
         }
         (Err(failure), _) => return Err(failure),
     }

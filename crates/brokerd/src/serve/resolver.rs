@@ -15,7 +15,7 @@ use super::settings::{Settings, Source, Sourced};
 use crate::backend_arg::BackendArg;
 use crate::cli::{LogFormat, ServeArgs};
 use crate::config::keys::{self, Key, Number};
-use crate::config::{CONFIG_VARIABLE, File, Location, NotRead, Values};
+use crate::config::{CONFIG_VARIABLE, File, Location, NotRead, Values, levels_for_us};
 use crate::failure::Failure;
 
 /// The level of the log where nobody sets one.
@@ -28,6 +28,7 @@ pub(super) struct Resolver {
     matches: clap::ArgMatches,
     /// `RUST_LOG`, where it holds something.
     level: Option<String>,
+    not_levels: Vec<String>,
     location: Location,
 }
 
@@ -70,8 +71,16 @@ impl Resolver {
     /// The path of the configuration file cannot be told.
     pub(super) fn new(args: ServeArgs, matches: clap::ArgMatches) -> Result<Self, Failure> {
         let location = Location::new(args.config.as_deref())?;
-        let level = std::env::var(keys::LEVEL_VARIABLE).ok().filter(|text| !text.is_empty());
-        Ok(Self { args, matches, level, location })
+        let variable = std::env::var(keys::LEVEL_VARIABLE).unwrap_or_default();
+        let (level, others) = levels_for_us(&variable);
+        let not_levels = others.into_iter().map(str::to_owned).collect();
+        let level = Some(level).filter(|text| !text.is_empty());
+        Ok(Self { args, matches, level, not_levels, location })
+    }
+
+    /// What `RUST_LOG` holds that is no level: it may be another program's.
+    pub(super) fn not_levels(&self) -> &[String] {
+        &self.not_levels
     }
 
     /// Reads the file, and works out everything.

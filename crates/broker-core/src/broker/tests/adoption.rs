@@ -156,6 +156,8 @@ fn what_the_operator_names_while_it_is_looked_at_is_used_when_it_ends() {
     world.name(&[named("/run/registered.sock")]);
     world.adopted(slot, Ok(77));
     assert_eq!(endpoint(world.hello("1.0.0").1.as_ref()), "/run/be-77.sock");
+    assert_eq!(world.announce(77, "/run/be-77.sock").unwrap(), slot, "it may announce itself beside that");
+    world.close(slot, 77);
     world.exited(slot, Exit::Unknown);
     world.hello_at("/run/registered.sock");
 }

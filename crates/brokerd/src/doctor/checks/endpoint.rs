@@ -122,9 +122,7 @@ pub(in crate::doctor) fn lock(facts: &Facts) -> Finding {
         Ok(LockStanding::Held { entry: None }) => {
             let found = format!("{} is held by a process that has not said which", path.display());
             if matches!(facts.contact(), Some(Contact::Nobody(_))) {
-                let look =
-                    format!("fuser -v {}; sleep 1; {}", mend::word(&path), facts.broker_command("doctor"));
-                return Finding::warn(found, look)
+                return Finding::warn(found, format!("sleep 1; {}", facts.broker_command("doctor")))
                     .detail("no broker can begin there until that process has ended");
             }
             Finding::pass(found)

@@ -11,7 +11,7 @@ use clap::CommandFactory;
 use clap::builder::Resettable;
 
 use crate::cli::Cli;
-use crate::config::{CONFIG_VARIABLE, keys, levels};
+use crate::config::{CONFIG_VARIABLE, keys, levels_for_us};
 use crate::doctor::facts::Facts;
 use crate::doctor::finding::Finding;
 use crate::doctor::{mend, place};
@@ -114,12 +114,19 @@ pub(in crate::doctor) fn of_settings(_: &Facts) -> Finding {
         })
         .collect();
     let bad: Vec<_> = (set.iter())
-        .filter_map(|(key, variable, value)| Some((*variable, refused_by_serve(key, variable, value)?)))
+        .filter_map(|(key, variable, value)| Some((*variable, refused_by_serve(key, value)?)))
         .collect();
     if !bad.is_empty() {
         let found: Vec<_> = bad.iter().map(|(variable, why)| format!("{variable}: {why}")).collect();
         return Finding::fail(found.join("; "), mend::unset(bad.iter().map(|(variable, _)| variable)))
             .detail("`brokerd serve` refuses to begin");
+    }
+    if let Some(others) = not_levels() {
+        return Finding::warn(
+            format!("{} holds what is no level of the broker's log: {others}", keys::LEVEL_VARIABLE),
+            mend::unset([keys::LEVEL_VARIABLE]),
+        )
+        .detail("`brokerd serve` passes that over; it may be another program's");
     }
     match set.iter().map(|(_, variable, _)| *variable).collect::<Vec<_>>() {
         none if none.is_empty() => Finding::pass("none set: the file and the defaults hold"),
@@ -127,11 +134,15 @@ pub(in crate::doctor) fn of_settings(_: &Facts) -> Finding {
     }
 }
 
+/// What `RUST_LOG` holds that the broker makes nothing of.
+fn not_levels() -> Option<String> {
+    let text = value(keys::LEVEL_VARIABLE)?.to_string_lossy().into_owned();
+    let (_, others) = levels_for_us(&text);
+    (!others.is_empty()).then(|| others.join(","))
+}
+
 /// What `serve` has against a setting's value.
-fn refused_by_serve(key: &keys::Key, variable: &str, value: &OsStr) -> Option<String> {
-    if variable == keys::LEVEL_VARIABLE {
-        return value.to_str().and_then(|text| levels(text).err());
-    }
+fn refused_by_serve(key: &keys::Key, value: &OsStr) -> Option<String> {
     let mut option = OsString::from(key.flag?);
     option.push("=");
     option.push(value);

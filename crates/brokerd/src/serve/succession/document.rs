@@ -57,9 +57,9 @@ pub(super) struct Document {
     /// What the configuration file said that is in force.
     #[prost(string, optional, tag = "12")]
     pub(super) config_text: Option<String>,
-    /// Whether the predecessor was in its sandbox.
-    #[prost(bool, tag = "13")]
-    pub(super) is_sandboxed: bool,
+    /// Whether the predecessor was in its sandbox; one that does not say may have been.
+    #[prost(bool, optional, tag = "13")]
+    pub(super) is_sandboxed: Option<bool>,
 }
 
 /// A backend that was started.
@@ -241,7 +241,7 @@ impl Document {
             clients: Vec::new(),
             is_socket_passed: shell.moves().is_socket_passed(),
             config_text: settings.config_text.as_deref().map(str::to_owned),
-            is_sandboxed: settings.sandbox.value,
+            is_sandboxed: Some(settings.sandbox.value),
         })
     }
 

@@ -53,8 +53,8 @@ impl Takeover {
     }
 
     /// Whether the predecessor was in its sandbox.
-    pub(in crate::serve) const fn is_sandboxed(&self) -> bool {
-        self.document.is_sandboxed
+    pub(in crate::serve) fn is_sandboxed(&self) -> bool {
+        self.document.is_sandboxed.unwrap_or(true)
     }
 
     /// How long the process has been a broker.
