@@ -57,6 +57,25 @@ fn count(world: &World, kind: &str) -> usize {
     dump["recent_lifecycle_events"].as_array().unwrap().iter().filter(|event| event["kind"] == kind).count()
 }
 
+/// A broker that says whom it asks, too.
+fn talkative(world: &World) -> Daemon {
+    let socket = world.socket();
+    let mut command = world.brokerd(&["serve", "--socket", socket.to_str().unwrap()]);
+    Daemon::start(command.args(KEEP).env("RUST_LOG", "debug"))
+}
+
+/// Kills a broker that has just answered; what was written down then is there, and the next one ends its backend.
+fn is_known_to_the_next(world: &World, broker: Daemon) {
+    broker.kill();
+    assert!(manifest_path(world).exists());
+    crash(broker);
+    let broker = world.serve(&[]);
+    let (_, pid) = backend(world);
+    assert_eq!(count(world, "SPAWN"), 1, "it was adopted");
+    broker.stop();
+    assert!(has_died(pid), "and is ours");
+}
+
 fn crash(mut broker: Daemon) {
     broker.kill();
     assert_eq!(broker.wait(), None, "it did not end by itself");
@@ -70,14 +89,7 @@ fn who_has_an_answer_has_one_that_the_next_broker_knows_of() {
         let broker = world.serve(&KEEP);
         agreed(world.connect().say(&hello("cache", "1.0.0")));
         // At once: nothing else is waited for.
-        broker.kill();
-        assert!(manifest_path(&world).exists());
-        crash(broker);
-        let broker = world.serve(&[]);
-        let (_, pid) = backend(&world);
-        assert_eq!(count(&world, "SPAWN"), 1, "it was adopted");
-        broker.stop();
-        assert!(has_died(pid), "and is ours");
+        is_known_to_the_next(&world, broker);
     }
 }
 
@@ -91,9 +103,7 @@ fn what_is_certainly_gone_is_forgotten_at_once() {
     // Its number is somebody else's by now, in the same boot.
     let other = Daemon::spawn(world.command(Path::new("/bin/sleep")).arg("1000"));
     rewrite(&manifest, |manifest| manifest.current_daemon.as_mut().unwrap().pid = other.pid());
-    let socket = world.socket();
-    let mut command = world.brokerd(&["serve", "--socket", socket.to_str().unwrap()]);
-    let mut broker = Daemon::start(command.args(KEEP).env("RUST_LOG", "debug"));
+    let mut broker = talkative(&world);
     assert_ne!(backend(&world).1, pid);
     broker.wait_for_line("SPAWN ");
     let heard = broker.stop_and_hear();
@@ -108,13 +118,7 @@ fn a_backend_that_is_given_its_listener_is_written_down_before_a_client_is_sent_
         .define("cache", &["--label", "spawn.activation=listen-fds", "--label", "spawn.args=--delay-ms 300"]);
     let broker = world.serve(&KEEP);
     agreed(world.connect().say(&hello("cache", "1.0.0")));
-    broker.kill();
-    assert!(manifest_path(&world).exists());
-    crash(broker);
-    let broker = world.serve(&[]);
-    let (_, pid) = backend(&world);
-    broker.stop();
-    assert!(has_died(pid));
+    is_known_to_the_next(&world, broker);
 }
 
 #[test]
@@ -134,9 +138,7 @@ fn a_backend_that_does_not_answer_at_first_is_asked_again() {
     let (pipe, pid, manifest) = outlived(&world);
     let signal = |signal| broker_tests::signal(pid, signal);
     signal(Signal::STOP);
-    let socket = world.socket();
-    let mut command = world.brokerd(&["serve", "--socket", socket.to_str().unwrap()]);
-    let mut broker = Daemon::start(command.args(KEEP).env("RUST_LOG", "debug"));
+    let mut broker = talkative(&world);
     broker.wait_for_line("is asked again");
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| backend(&world));

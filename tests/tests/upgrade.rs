@@ -137,18 +137,9 @@ fn requests_that_have_half_come_go_along_and_are_answered_by_the_new_program() {
 #[test]
 fn an_upgrade_waits_for_a_start_and_who_waits_for_that_is_answered() {
     let world = World::new();
-    let gate = world.path("gate");
-    let wait = format!(
-        "while ! [ -e {} ]; do sleep 0.01; done; exec {} \"$@\"",
-        gate.display(),
-        World::program("echo-backend").display()
-    );
-    let slow = world.script("slow", &wait);
-    assert!(world.run(&["service", "add", "cache", "--binary", slow.to_str().unwrap()]).is_success());
+    let gate = define_gated(&world);
     let mut broker = world.serve(&[]);
-    let mut waiting = world.connect();
-    waiting.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
-    broker.wait_for_line("SPAWN_ATTEMPT");
+    let mut waiting = asks_for_the_gated(&world, &mut broker);
     std::thread::scope(|scope| {
         let upgraded = scope.spawn(|| upgrade(&world, &[]));
         broker.wait_for_line("going on as another program");
@@ -358,11 +349,31 @@ fn more_may_be_open_than_the_program_begins_with_the_right_to() {
 
 /// A program that would take over once the gate is there.
 fn slow_to_consent(world: &World) -> (PathBuf, PathBuf) {
+    gated(world, "brokerd")
+}
+
+/// A script that becomes this program once the file is there whose path comes with it.
+fn gated(world: &World, program: &str) -> (PathBuf, PathBuf) {
     let gate = world.path("gate");
-    let broker = World::program("brokerd");
-    let (shown, real) = (gate.display(), broker.display());
+    let program = World::program(program);
+    let (shown, real) = (gate.display(), program.display());
     let wait = format!("while ! [ -e {shown} ]; do sleep 0.01; done; exec {real} \"$@\"");
     (world.script("slow", &wait), gate)
+}
+
+/// A service whose backend begins once the file with this path is there.
+fn define_gated(world: &World) -> PathBuf {
+    let (slow, gate) = gated(world, "echo-backend");
+    assert!(world.run(&["service", "add", "cache", "--binary", slow.to_str().unwrap()]).is_success());
+    gate
+}
+
+/// A client that waits for a backend which is being started.
+fn asks_for_the_gated(world: &World, broker: &mut Daemon) -> Wire {
+    let mut waiting = world.connect();
+    waiting.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
+    broker.wait_for_line("SPAWN_ATTEMPT");
+    waiting
 }
 
 #[test]
@@ -482,19 +493,12 @@ fn a_relative_path_of_the_configuration_is_found_by_the_new_program() {
 #[test]
 fn a_configuration_that_turns_bad_after_the_trial_costs_nothing() {
     let world = World::new();
-    let gate = world.path("gate");
-    let program = World::program("echo-backend");
-    let wait = "while ! [ -e GATE ]; do sleep 0.01; done; exec PROGRAM \"$@\"";
-    let wait = wait.replace("GATE", gate.to_str().unwrap()).replace("PROGRAM", program.to_str().unwrap());
-    let slow = world.script("slow", &wait);
-    assert!(world.run(&["service", "add", "cache", "--binary", slow.to_str().unwrap()]).is_success());
+    let gate = define_gated(&world);
     let file = world.path("my.toml");
     std::fs::write(&file, "[limits]\ndrain-ms = 1234\n").unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut broker = world.serve(&["--config", file.to_str().unwrap()]);
-    let mut waiting = world.connect();
-    waiting.send(&Frame::request(PayloadProtocol::CONTROL, 7, hello("cache", "1.0.0").encode_to_vec()));
-    broker.wait_for_line("SPAWN_ATTEMPT");
+    let mut waiting = asks_for_the_gated(&world, &mut broker);
     std::thread::scope(|scope| {
         let upgraded = scope.spawn(|| upgrade(&world, &[]));
         broker.wait_for_line("going on as another program");

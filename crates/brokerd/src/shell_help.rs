@@ -173,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         man(&ManArgs { out: Some(dir.path().join("man1")), json: false }).unwrap();
         let mut told = Vec::new();
-        list_pages(&visible(&Cli::command()), &dir.path().join("man1/brokerd"), &mut told);
+        list_pages(&visible(&Cli::command()), &dir.path().join("man1").join("brokerd"), &mut told);
         let written = std::fs::read_dir(dir.path().join("man1")).unwrap();
         let written: BTreeSet<_> = written.map(|entry| entry.unwrap().path().display().to_string()).collect();
         assert_eq!(BTreeSet::from_iter(told), written);

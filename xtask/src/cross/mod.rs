@@ -9,6 +9,7 @@ mod targets;
 mod toolchain;
 mod wine;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use targets::{TARGETS, Target, WINDOWS};
@@ -31,6 +32,13 @@ environment:
 
 /// How long the tests may take together. Each has a limit of its own where cargo-nextest is installed.
 const TESTS_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Only warnings of ours count, and every one is told: a lint that is an error would hide what is behind it.
+const NO_WARNINGS: [(&str, &str); 2] =
+    [("CARGO_UNSTABLE_WARNINGS", "true"), ("CARGO_BUILD_WARNINGS", "deny")];
+
+/// A panic says where it was without it, and a program links in half the time.
+const NO_DEBUG_INFO: (&str, &str) = ("CARGO_PROFILE_DEV_DEBUG", "0");
 
 /// What the test runs leave out, and why.
 const NOT_RUN: [(&str, &str); 3] = [
@@ -120,8 +128,7 @@ fn check(toolchain: &Toolchain, target: &Target) -> TaskResult {
     let mut cargo = toolchain.cargo();
     cargo.args(["check", "--workspace", "--all-targets", "--keep-going", "--target", target.triple]);
     cargo.envs(target.environment.iter().copied());
-    // Only ours count, and every one is told: a lint that is an error would hide what is behind it.
-    cargo.envs([("CARGO_UNSTABLE_WARNINGS", "true"), ("CARGO_BUILD_WARNINGS", "deny")]);
+    cargo.envs(NO_WARNINGS);
     let started = Instant::now();
     if !cargo.status()?.success() {
         return Err(format!("{} does not type-check", target.triple).into());
@@ -136,17 +143,20 @@ fn test(toolchain: &Toolchain, filters: &[&str]) -> TaskResult {
         println!("without {package}: {why}");
     }
     // The end-to-end tests run the daemon and the examples as processes of their own.
-    toolchain.run(
-        "programs",
-        &["build", "--target", WINDOWS, "-p", "brokerd", "-p", "echo-backend", "-p", "echo-client"],
-    )?;
+    let build =
+        |what: &str, arguments: &[&str]| match for_tests(toolchain).args(arguments).status()?.success() {
+            true => Ok(()),
+            false => Err(TaskError::from(format!("{what} cannot be built"))),
+        };
+    let programs = ["brokerd", "echo-backend", "echo-client"].map(|program| ["-p", program]);
+    build("the programs", &[&["build", "--target", WINDOWS][..], programs.as_flattened()].concat())?;
     let mut selection = vec!["--workspace", "--target", WINDOWS];
     selection.extend(NOT_RUN.iter().flat_map(|(package, _)| ["--exclude", package]));
     let kinds = ["--lib", "--bins", "--tests"];
-    toolchain.run("tests", &[&["test", "--no-run"][..], &selection, &kinds].concat())?;
+    build("the tests", &[&["test", "--no-run"][..], &selection, &kinds].concat())?;
 
     let mut wine = Wine::start(toolchain.target_dir())?;
-    let mut cargo = toolchain.cargo();
+    let mut cargo = for_tests(toolchain);
     if toolchain.has("nextest") {
         cargo.args(["nextest", "run", "--profile", "cross", "--no-fail-fast"]).args(&selection).args(filters);
     } else {
@@ -154,6 +164,13 @@ fn test(toolchain: &Toolchain, filters: &[&str]) -> TaskResult {
     }
     wine.make_runner_of(&mut cargo, WINDOWS)?;
     wine.run(&mut cargo, TESTS_LIMIT)
+}
+
+/// Builds, and runs, what is tested; always alike, or it would be built twice.
+fn for_tests(toolchain: &Toolchain) -> Command {
+    let mut cargo = toolchain.cargo();
+    cargo.envs(NO_WARNINGS).envs([NO_DEBUG_INFO]);
+    cargo
 }
 
 #[cfg(test)]

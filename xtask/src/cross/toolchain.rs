@@ -66,14 +66,6 @@ impl Toolchain {
         command
     }
 
-    /// Runs its cargo to the end.
-    pub(super) fn run(&self, what: &str, arguments: &[&str]) -> TaskResult {
-        if self.cargo().args(arguments).status()?.success() {
-            return Ok(());
-        }
-        Err(format!("{what}: `{} {}` failed", self.cargo.display(), arguments.join(" ")).into())
-    }
-
     /// Whether its cargo finds a command.
     pub(super) fn has(&self, subcommand: &str) -> bool {
         works(self.cargo().args([subcommand, "--version"]))
