@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::workspace::{TaskResult, root};
+use crate::workspace::root;
 
 /// Of what cargo reads, what a person may have set for all their builds. All else that begins like this was set
 /// for the toolchain that runs us.
