@@ -393,8 +393,14 @@ async fn check_ready(
     }
     // A script may have made way for the real program since: what counts is who has answered.
     let again = executable_hash(spawner.clone(), pid).await;
-    is_running(&answer, again).await?;
-    Ok(answer)
+    match is_running(&answer, again).await {
+        Ok(()) => Ok(answer),
+        // One that is dead executes nothing: that is no question of who it was.
+        Err(Unlike::Unknown(_)) if matches!(child.try_wait(), Ok(Some(_))) => {
+            Err(SpawnFailure::new(SpawnStage::Ready, "it ended when it had just answered"))
+        }
+        Err(unlike) => Err(unlike.into()),
+    }
 }
 
 /// Begins to hash the file that a process executes.
