@@ -42,8 +42,10 @@ use crate::redact::redact;
 
 /// How long it may take to read what a backend has said before its end.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long a process may be on its way out, without an executable and not yet dead.
+const DIES_WITHIN: Duration = Duration::from_secs(1);
 /// How long it may take to write down that a backend runs, before it is used all the same.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 /// What stands for the last words of a backend that is to outlive the broker: its standard error leads nowhere, as
 /// nobody would read it then.
 const NOT_KEPT: &str = "(with --keep-backends, what a backend says is not kept)";
@@ -395,8 +397,8 @@ async fn check_ready(
     let again = executable_hash(spawner.clone(), pid).await;
     match is_running(&answer, again).await {
         Ok(()) => Ok(answer),
-        // One that is dead executes nothing: that is no question of who it was.
-        Err(Unlike::Unknown(_)) if matches!(child.try_wait(), Ok(Some(_))) => {
+        // One that is dying executes nothing any more: that is no question of who it was.
+        Err(Unlike::Unknown(_)) if tokio::time::timeout(DIES_WITHIN, child.wait()).await.is_ok() => {
             Err(SpawnFailure::new(SpawnStage::Ready, "it ended when it had just answered"))
         }
         Err(unlike) => Err(unlike.into()),
