@@ -2,9 +2,10 @@
 //!
 //! Sockets, locks and definitions are only as safe as the directory they lie in. Invariant: after
 //! [`ensure_private_dir`] the directory is a real one (no link), owned by this user, and writable by
-//! nobody else; and below a directory that everybody may write to, such as `/tmp`, every component is.
-//! The walk goes from descriptor to descriptor, so what was checked is what is used further down. On Windows the
-//! access lists say it, and the administrators count as the system, which can do everything anyway.
+//! nobody else; and below a directory that everybody may write to, such as `/tmp`, every component is, or
+//! is root's. The walk goes from descriptor to descriptor, so what was checked is what is used further
+//! down. On Windows the access lists say it, and the administrators count as the system, which can do
+//! everything anyway.
 //!
 //! A directory that is too open is refused, never repaired: whoever opened it may have used it.
 

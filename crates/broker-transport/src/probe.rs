@@ -49,8 +49,12 @@ impl ProbeError {
             ProbeFailure::Peer(_)
             | ProbeFailure::TimedOut { .. }
             | ProbeFailure::Write(_)
-            | ProbeFailure::Read(_) => true,
-            _ => false,
+            | ProbeFailure::Read(_)
+            | ProbeFailure::Randomness(_) => true,
+            ProbeFailure::ForeignUser { .. }
+            | ProbeFailure::NotAFrame(_)
+            | ProbeFailure::Fault(_)
+            | ProbeFailure::Framing(_) => false,
         }
     }
 }

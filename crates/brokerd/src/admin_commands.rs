@@ -1,6 +1,6 @@
 //! The admin verbs as commands: ask the broker, print the answer, end with its exit code.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub(crate) fn list_instances(args: &AdminArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::refused(format!("cannot start the event loop: {error}")))?;
-    let instances = runtime.block_on(admin::find_instances(Path::new("")));
+    let instances = runtime.block_on(admin::find_instances(None));
     output::json_answer("list-instances", &json!({ "instances": instances }));
     Ok(ExitCode::SUCCESS)
 }
@@ -83,11 +83,8 @@ pub(crate) fn exchange(request: &AdminRequest, args: &AdminArgs) -> Result<Admin
 }
 
 /// What to do where no answer came.
-pub(crate) fn next(why: &ExchangeError, args: &AdminArgs) -> String {
-    let broker = match &args.socket {
-        Some(socket) => format!("--socket {}", socket.display()),
-        None => format!("--instance {}", args.instance),
-    };
+fn next(why: &ExchangeError, args: &AdminArgs) -> String {
+    let broker = args.broker();
     match why {
         ExchangeError::Connect(_) => format!("is a broker running? `brokerd serve {broker}` starts one"),
         _ => format!("`brokerd doctor {broker}` says what is wrong"),

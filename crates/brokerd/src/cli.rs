@@ -172,6 +172,16 @@ pub(crate) struct AdminArgs {
     pub(crate) json: bool,
 }
 
+impl AdminArgs {
+    /// The options that name the same broker to another command.
+    pub(crate) fn broker(&self) -> String {
+        match &self.socket {
+            Some(socket) => format!("--socket {}", socket.display()),
+            None => format!("--instance {}", self.instance),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Print JSON
@@ -317,11 +327,11 @@ pub(crate) struct ServeArgs {
         env = keys::SANDBOX.env()
     )]
     pub(crate) sandbox: bool,
-    #[command(flatten)]
-    pub(crate) limits: LimitArgs,
     /// Print as JSON where it listens, once it does; the log has `--log json`
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Say whether this program would take over what a broker hands over in this form, and end
     #[arg(long, hide = true, value_name = "FORM")]
     pub(crate) takeover_trial: Option<u32>,

@@ -58,10 +58,15 @@ fn a_link_that_leads_nowhere_is_no_missing_file() {
 }
 
 #[test]
-fn a_named_file_that_is_not_there_is_told_and_no_longer_named() {
+fn a_named_file_that_no_broker_takes_is_no_longer_named_and_left_alone() {
     let patient = Patient::new();
     let named = patient.path("other.toml");
-    patient.with("RUNNING_PROCESS_BROKER_CONFIG", named).is_mended("config.file", "FAIL", "no such file");
+    let patient = patient.with("RUNNING_PROCESS_BROKER_CONFIG", named.clone());
+    patient.is_mended("config.file", "FAIL", "no such file");
+    std::fs::write(&named, "somebody's, and no TOML").unwrap();
+    chmod(named.as_ref(), 0o600);
+    patient.is_mended("config.file", "FAIL", "other.toml:1:");
+    assert_eq!(std::fs::read_to_string(&named).unwrap(), "somebody's, and no TOML");
 }
 
 #[test]

@@ -19,11 +19,11 @@ pub(crate) struct InstanceReport {
     pub(crate) state: &'static str,
 }
 
-/// Asks every broker socket beside the usual endpoints, except `own`, who is behind it.
-pub(crate) async fn find_instances(own: &Path) -> Vec<InstanceReport> {
+/// Asks every broker socket beside the usual endpoints who is behind it; except `own`, where a broker asks.
+pub(crate) async fn find_instances(own: Option<&Path>) -> Vec<InstanceReport> {
     let mut found = Vec::new();
     for (name, path) in broker_transport::endpoint::find_brokers() {
-        if path != own {
+        if own != Some(&*path) {
             found.push(ask(name, &path).await);
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! Invariants: before the first client is served it is known where a backend may be; what answers is the very
 //! process that was written down, by its number, its boot, its start and its executable; what is not is forgotten,
-//! and never signalled; what only does not answer yet is asked again, and stays written down until another is started in its place.
+//! and never signalled; what only does not answer yet is asked again, and stays written down until another is started
+//! in its place.
 
 use std::fmt::Display;
 use std::path::PathBuf;

@@ -115,6 +115,6 @@ async fn instances(shell: &Rc<Shell>) -> Vec<InstanceReport> {
         state: shell.look(|broker, _| if broker.is_serving() { "running" } else { "draining" }),
     };
     let mut all = vec![own];
-    all.extend(admin::find_instances(&settings.socket.value).await);
+    all.extend(admin::find_instances(Some(&settings.socket.value)).await);
     all
 }

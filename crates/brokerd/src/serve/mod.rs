@@ -89,7 +89,7 @@ pub(crate) fn run(args: ServeArgs, matches: ArgMatches) -> Result<ExitCode, Fail
     if takeover.is_none() {
         place::require_descriptors()?;
     }
-    let level = logging::start(settings.log.value, &settings.log_level)?;
+    let level = logging::start(settings.log.value, &settings.log_level.value);
     for what in passed_over {
         tracing::warn!("{what}");
     }

@@ -115,7 +115,7 @@ fn apply(shell: &Rc<Shell>, mut new: Settings) -> LastReload {
     let configuration = shell.configuration();
     new.fit_into(configuration.descriptors);
     let Changes { at_once, at_next_start } = new.succeed(&configuration.in_force());
-    configuration.level.set(&new.log_level);
+    configuration.level.set(&new.log_level.value);
     shell.tell(Input::Reconfigured(new.reconfiguration()));
     *configuration.in_force.borrow_mut() = Rc::new(new);
     tracing::info!(changed = at_once.join(" "), "the configuration was read again");

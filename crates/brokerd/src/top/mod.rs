@@ -81,12 +81,8 @@ fn print(socket: &Path, interval: Duration, args: &AdminArgs) -> Result<ExitCode
         thread::sleep(pause);
         // One that knows nothing yet asks for the details each time.
         let sample = Observer::new(socket.to_owned()).look(Instant::now()).map_err(|why| {
-            let broker = match &args.socket {
-                Some(socket) => format!("--socket {}", socket.display()),
-                None => format!("--instance {}", args.instance),
-            };
             Failure::refused(why.as_str())
-                .next(format!("is a broker running? `brokerd serve {broker}` starts one"))
+                .next(format!("is a broker running? `brokerd serve {}` starts one", args.broker()))
         })?;
         model.take(sample);
     }

@@ -20,8 +20,11 @@ pub(in crate::doctor) fn file(facts: &Facts) -> Finding {
 }
 
 fn unread(NotRead { path, fault }: &NotRead) -> Finding {
+    let is_named = std::env::var_os(CONFIG_VARIABLE).is_some_and(|value| !value.is_empty());
     let mends = match fault {
         Fault::Absent => mend::unset([CONFIG_VARIABLE]),
+        // The name may be wrong, and not what lies there.
+        _ if is_named => mend::unset([CONFIG_VARIABLE]),
         Fault::Foreign => mend::make_own(path),
         Fault::WritableByOthers => mend::close_to_others(path),
         Fault::Io(_) => mend::make_readable(path),
