@@ -21,7 +21,9 @@ use broker_transport::probe::{Expectation, probe_identity};
 use broker_transport::process::{ProcessWatch, WatchError};
 use tokio::time::Instant;
 
-use super::backends::{self, Process, Unlike};
+use super::backend_process::Process;
+use super::backends;
+use super::executable::{self, Unlike};
 use super::records::{self, Note};
 use super::shell::Shell;
 use crate::manifests::{ManifestError, State};
@@ -197,8 +199,8 @@ async fn answers(shell: &Shell, daemon: &DaemonProcess, endpoint: &str) -> Resul
         )));
     }
     // What it says of itself is not all: the process that is watched must execute that very file.
-    let hash = backends::executable_hash(shell.spawner().clone(), daemon.pid).await;
-    match backends::is_running(&answer, hash).await {
+    let hash = executable::hash_of(shell.spawner().clone(), daemon.pid).await;
+    match executable::is_running(&answer, hash).await {
         Ok(()) => Ok(()),
         Err(Unlike::Unknown(why)) => Err(NotAdopted::Silent(why)),
         Err(Unlike::Another(why)) => Err(NotAdopted::Gone(why)),

@@ -4,7 +4,6 @@
 //! become ready is dead and reaped before its failure is told; the socket of a backend that was started
 //! here goes when the backend does.
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,14 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_core::backends::Origin;
-use broker_core::broker::{Exit, Input, StartOrder, StopSignal};
+use broker_core::broker::{Exit, Input, StartOrder};
 use broker_core::handoff::BackendSlot;
 use broker_core::services::Activation;
 use broker_protocol::control::{CONTROL_FD, ControlMessage, Quiesce, UsageQuery};
 use broker_protocol::wire::DaemonProcess;
 use broker_protocol::{SpawnFailure, SpawnStage};
 use broker_transport::descriptor::OwnedDescriptor;
-use broker_transport::identity::IdentityError;
 use broker_transport::listener::{BindOptions, BoundSocket, has_connections};
 use broker_transport::passing::Recipient;
 use broker_transport::probe::{self, Expectation, NotReady, probe_identity};
@@ -28,20 +26,17 @@ use broker_transport::process::{
     self, ChildProcess, Inherited, ParentDeath, ProcessWatch, SpawnCommand, Spawner,
 };
 use broker_transport::stream::Stream;
-use broker_transport::succession::ChildBequest;
 use broker_transport::{endpoint, identity};
 
-use tokio::task::JoinHandle;
-
-use super::control::{self, Control, InUse};
+use super::backend_process::Process;
+use super::control::{self, InUse};
+use super::executable::{self, Unlike};
 use super::records::Note;
 use super::shell::Shell;
 use super::watches::Watches;
 use crate::definitions;
 use crate::redact::redact;
 
-/// How long it may take to read what a backend has said before its end.
-const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long a process may be on its way out, without an executable and not yet dead.
 const DIES_WITHIN: Duration = Duration::from_secs(1);
 /// How long it may take to write down that a backend runs, before it is used all the same.
@@ -54,115 +49,6 @@ const USAGE_LIMIT: Duration = Duration::from_secs(1);
 /// Lines of a dead backend's standard error that are told.
 const STDERR_LINES: usize = 12;
 
-/// A process that is being started, runs, or is ending.
-#[derive(Default)]
-pub(super) struct Process {
-    child: OnceCell<Rc<ChildProcess>>,
-    /// It was started by a former broker.
-    left: OnceCell<Rc<ProcessWatch>>,
-    /// Told to die before it was born.
-    is_doomed: Cell<bool>,
-    socket: RefCell<Option<PathBuf>>,
-    /// Its control connection, and the task that serves it.
-    control: RefCell<Option<(Rc<Control>, JoinHandle<()>)>>,
-    /// It has taken a connection that was passed to it.
-    has_adopted: Cell<bool>,
-}
-
-impl Process {
-    pub(super) fn signal(&self, signal: StopSignal) {
-        let signal = match signal {
-            StopSignal::Terminate => process::StopSignal::Terminate,
-            StopSignal::Kill => process::StopSignal::Kill,
-        };
-        let signalled = match (self.child.get(), self.left.get()) {
-            (Some(child), _) => child.signal(signal),
-            (None, Some(left)) => left.signal(signal),
-            (None, None) => {
-                self.is_doomed.set(true);
-                Ok(())
-            }
-        };
-        if let Err(error) = signalled {
-            tracing::debug!(%error, "a backend was not signalled");
-        }
-    }
-
-    /// One that a former broker has started.
-    pub(super) fn adopted(left: Rc<ProcessWatch>, socket: PathBuf) -> Rc<Self> {
-        Rc::new(Self { left: OnceCell::from(left), socket: RefCell::new(Some(socket)), ..Self::default() })
-    }
-
-    /// Removes its socket file, if it left one.
-    pub(super) fn remove_socket(&self) {
-        if let Some(socket) = self.socket.take() {
-            // Most backends remove it themselves.
-            let _ = std::fs::remove_file(socket);
-        }
-    }
-
-    pub(super) fn note_adopted(&self) {
-        self.has_adopted.set(true);
-    }
-
-    pub(super) fn has_adopted(&self) -> bool {
-        self.has_adopted.get()
-    }
-
-    /// Ends its control connection, once what it has said there is read. Others that have inherited it may
-    /// hold it open, and one that was never announced has nothing to read.
-    async fn end_control(&self, in_use: Option<Rc<Control>>) {
-        let Some((_, task)) = self.control.take() else { return };
-        let Some(control) = in_use else { return task.abort() };
-        control.end();
-        let abort = task.abort_handle();
-        if tokio::time::timeout(LAST_WORDS, task).await.is_err() {
-            abort.abort();
-        }
-    }
-
-    /// What a successor gets of it; `None` where it has not begun yet, or has ended.
-    pub(super) fn bequeath(&self) -> Option<io::Result<Bequest>> {
-        let child = self.child.get()?;
-        let control = self.control.borrow().as_ref().map(|(control, _)| Rc::clone(control));
-        Some(child.bequeath().map(|child| Bequest { child, control, has_adopted: self.has_adopted.get() }))
-    }
-
-    fn serve_control(
-        self: &Rc<Self>,
-        shell: &Rc<Shell>,
-        control: Rc<Control>,
-        started: control::Started,
-        in_use: Option<InUse>,
-    ) {
-        let serve = control::serve_started(Rc::clone(shell), Rc::clone(&control), started, in_use);
-        let process = Rc::downgrade(self);
-        let serve = async move {
-            serve.await;
-            // The backend sees that it has ended, and no successor goes on with it.
-            if let Some(process) = process.upgrade() {
-                process.control.take();
-            }
-        };
-        *self.control.borrow_mut() = Some((control, tokio::task::spawn_local(serve)));
-    }
-
-    fn adopt(&self, child: ChildProcess) -> Rc<ChildProcess> {
-        let child = Rc::clone(self.child.get_or_init(|| Rc::new(child)));
-        if self.is_doomed.get() {
-            self.signal(StopSignal::Kill);
-        }
-        child
-    }
-}
-
-/// What a successor gets of a process.
-pub(super) struct Bequest {
-    pub(super) child: ChildBequest,
-    pub(super) control: Option<Rc<Control>>,
-    pub(super) has_adopted: bool,
-}
-
 /// Goes on with a backend that a predecessor has started: `control` is its connection, where it has one.
 pub(super) fn resume(
     shell: &Rc<Shell>,
@@ -171,10 +57,8 @@ pub(super) fn resume(
     (child, has_adopted): (ChildProcess, bool),
     connection: Option<(Stream, control::ControlProgress)>,
 ) {
-    let process = Rc::new(Process::default());
+    let process = Process::inherited(PathBuf::from(&started.endpoint), has_adopted);
     let (service, version) = (started.service.clone(), started.version.clone());
-    *process.socket.borrow_mut() = Some(PathBuf::from(&started.endpoint));
-    process.has_adopted.set(has_adopted);
     let child = process.adopt(child);
     shell.add_process(slot, &process);
     if let Some((stream, progress)) = connection {
@@ -256,7 +140,7 @@ async fn bring_up(
 ) -> Result<(Rc<ChildProcess>, DaemonProcess), SpawnFailure> {
     let program = resolve(order).await?;
     let (endpoint, listener) = prepare_endpoint(order.definition.settings().activation)?;
-    *process.socket.borrow_mut() = Some(PathBuf::from(&endpoint));
+    process.listens_at(PathBuf::from(&endpoint));
     let mut command = command(shell, order, program, &endpoint, listener);
     command.parent_death = parent_death;
     let control = give_control(&mut command)?;
@@ -374,10 +258,10 @@ async fn check_ready(
     endpoint: &str,
 ) -> Result<DaemonProcess, SpawnFailure> {
     let pid = child.pid();
-    let hash = tokio::task::spawn_local(executable_hash(spawner.clone(), pid));
+    let hash = tokio::task::spawn_local(executable::hash_of(spawner.clone(), pid));
     let expectation = Expectation {
         pid: Some(pid),
-        boot_id: Some(identity::boot_id().map_err(|error| unidentified(&error))?),
+        boot_id: Some(identity::boot_id().map_err(|error| executable::unidentified(&error))?),
         exe_hash: None,
         endpoint: Some(endpoint.to_owned()),
     };
@@ -389,13 +273,13 @@ async fn check_ready(
                 SpawnFailure::new(SpawnStage::Ready, error.to_string())
             }
         })?;
-    let hash = hash.await.map_err(|error| unidentified(&error))?;
-    if is_running(&answer, hash).await.is_ok() {
+    let hash = hash.await.map_err(|error| executable::unidentified(&error))?;
+    if executable::is_running(&answer, hash).await.is_ok() {
         return Ok(answer);
     }
     // A script may have made way for the real program since: what counts is who has answered.
-    let again = executable_hash(spawner.clone(), pid).await;
-    match is_running(&answer, again).await {
+    let again = executable::hash_of(spawner.clone(), pid).await;
+    match executable::is_running(&answer, again).await {
         Ok(()) => Ok(answer),
         // One that is dying executes nothing any more: that is no question of who it was.
         Err(Unlike::Unknown(_)) if tokio::time::timeout(DIES_WITHIN, child.wait()).await.is_ok() => {
@@ -403,46 +287,6 @@ async fn check_ready(
         }
         Err(unlike) => Err(unlike.into()),
     }
-}
-
-/// Begins to hash the file that a process executes.
-pub(super) async fn executable_hash(
-    spawner: Spawner,
-    pid: u32,
-) -> Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError> {
-    let file = spawner.open_executable(pid).await?;
-    Ok(tokio::task::spawn_blocking(move || identity::hash_file(file)))
-}
-
-/// Why a process is not taken for the one that it says it is.
-#[derive(Debug)]
-pub(super) enum Unlike {
-    /// What it executes cannot be found out.
-    Unknown(String),
-    /// It executes something else.
-    Another(String),
-}
-
-impl From<Unlike> for SpawnFailure {
-    fn from(unlike: Unlike) -> Self {
-        let (Unlike::Unknown(why) | Unlike::Another(why)) = unlike;
-        Self::new(SpawnStage::Identity, why)
-    }
-}
-
-/// Whether the process that answered runs the executable with this hash.
-pub(super) async fn is_running(
-    answer: &DaemonProcess,
-    hash: Result<JoinHandle<io::Result<[u8; 32]>>, IdentityError>,
-) -> Result<(), Unlike> {
-    let hash = hash.map_err(|error| unidentified(&error))?;
-    let hash = hash.await.map_err(|error| unidentified(&error))?.map_err(|error| unidentified(&error))?;
-    let expectation = Expectation { exe_hash: Some(hash), ..Expectation::default() };
-    expectation.check(answer).map_err(|mismatch| Unlike::Another(mismatch.to_string()))
-}
-
-fn unidentified(error: &dyn std::error::Error) -> Unlike {
-    Unlike::Unknown(format!("its identity cannot be found out: {error}"))
 }
 
 /// Makes sure that a process which did not become ready is gone, and adds how it ended and what it said.

@@ -4,6 +4,7 @@
 //! `shell` carries out what the state machine decides, `connection` and `backends` are its hands.
 
 mod adoption;
+mod backend_process;
 mod backends;
 mod clock;
 mod confinement;
@@ -12,6 +13,7 @@ mod control;
 mod diagnosis;
 mod entropy;
 pub(crate) mod event_log;
+mod executable;
 mod facts;
 mod handoff;
 mod leftovers;

@@ -33,7 +33,8 @@ use foldhash::fast::RandomState;
 use tokio::sync::{Mutex, MutexGuard, Notify, OwnedMutexGuard, oneshot};
 use tokio::task::AbortHandle;
 
-use super::backends::{self, Process};
+use super::backend_process::Process;
+use super::backends;
 use super::clock::Clock;
 use super::connection::{self, Asks, Moved};
 use super::control::Control;
