@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use broker_core::backends::Registration;
-use broker_core::broker::InheritedBackend;
-use broker_core::broker::{Arrival, DefinitionCheck, Input, PeerIdentity, Reconfiguration};
+use broker_core::broker::{Arrival, DefinitionCheck, InheritedBackend, Input, PeerIdentity, Reconfiguration};
 use broker_core::handoff::BackendSlot;
 use broker_core::hello::Tokens;
 use broker_core::time::Monotonic;
@@ -40,14 +39,14 @@ impl World<'_> {
         config.on_exit = drawn.on_exit;
         config.drain = Duration::from_millis(self.chance.between(0, 20_000));
         self.ledger.limited_to(config.hello.rate_limit);
-        let registrations = self.named();
+        self.registrations = self.named();
         let config = &self.plan.config;
         let new = Reconfiguration {
             rate_limit: config.hello.rate_limit,
             connections: config.connections,
             drain: config.drain,
             on_exit: config.on_exit,
-            registrations,
+            registrations: self.registrations.clone(),
         };
         self.tell(Input::Reconfigured(new));
     }
@@ -96,8 +95,7 @@ impl World<'_> {
         let bequests = self.broker.bequests();
         self.nobody_is_forgotten(&bequests)?;
         self.history.succeeded();
-        let former = self.enthrone();
-        drop(former);
+        self.enthrone();
         self.ledger.begins_anew(self.now);
         self.kernel.nobody_watches();
         let controls = std::mem::take(&mut self.controls);
@@ -219,8 +217,7 @@ impl World<'_> {
         if self.drains_by.is_some() {
             return Ok(());
         }
-        let dead = self.enthrone();
-        drop(dead);
+        self.enthrone();
         self.history.crashed();
         for connection in std::mem::take(&mut self.connections).into_values() {
             self.history.closed(connection.replies);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_core::backends::ControlKey;
+use broker_core::backends::{ControlKey, Registration};
 use broker_core::broker::{Action, Broker, DefinitionCheck, Exit, Input};
 use broker_core::entropy::SeededEntropy;
 use broker_core::handoff::BackendSlot;
@@ -118,6 +118,8 @@ pub(crate) struct World<'a> {
     /// How late the timer that is due next is seen.
     lateness: Option<(Monotonic, Duration)>,
     pub(crate) is_upgrading: bool,
+    /// What the file names of the backends that nobody has started.
+    pub(crate) registrations: Vec<Registration>,
     pub(crate) drains_by: Option<Monotonic>,
     pub(crate) has_stopped: bool,
 }
@@ -150,6 +152,7 @@ impl<'a> World<'a> {
             numbers: 0,
             lateness: None,
             is_upgrading: false,
+            registrations: Vec::new(),
             drains_by: None,
             has_stopped: false,
         };
@@ -209,13 +212,14 @@ impl<'a> World<'a> {
         self.enter_within(most, Event::Tell(self.reign, input));
     }
 
-    /// Has another broker take the place of this one, in a new reign.
-    pub(crate) fn enthrone(&mut self) -> Broker<SeededEntropy> {
+    /// Has another broker take the place of this one, in a new reign; it knows what the file says, and no more.
+    pub(crate) fn enthrone(&mut self) {
         self.reign.0 += 1;
         self.is_upgrading = false;
         self.lateness = None;
         let successor = Broker::new(self.plan.config.clone(), SeededEntropy::new(self.chance.seed()));
-        std::mem::replace(&mut self.broker, (self.prepare)(successor))
+        self.broker = (self.prepare)(successor);
+        self.registrations.iter().cloned().for_each(|named| self.broker.register(named));
     }
 
     /// Lives the history to its end.
